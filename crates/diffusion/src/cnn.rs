@@ -1,0 +1,179 @@
+//! The lesson's convolutional denoiser: 28x28 in, convolutional and dense layers, 28x28 out.
+//!
+//! The same network as the lesson's Keras model, weight for weight: given the same weights it
+//! computes the same function (the golden tests hold the two side by side).
+//!
+//! How weights are laid out, in memory and in checkpoints:
+//! - A convolution's `kernel` is `(out, height, width, in)`. Seen through `permute([0, 3, 1, 2])`
+//!   it is the tensor libtorch expects, in the channels-last order that its CPU kernels are
+//!   fastest with. Keras's `(height, width, in, out)` is a permutation of it.
+//! - With stride 1 and "same" padding a transposed convolution is an ordinary one whose kernel is
+//!   flipped in height and width and has its channels swapped. We store that ordinary kernel: the
+//!   same function, much faster.
+//! - A dense layer's `kernel` is `(out, in)`. Flatten and reshape go channels last, as in Keras.
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::data::SIDE;
+use crate::model::{Layer, Model};
+use crate::rng::Rng;
+
+/// How many images pass through the network at once when nothing is learnt.
+const INFERENCE_BATCH: i64 = 256;
+
+/// Settings of a [`Cnn`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CnnConfig {
+    /// The seed of the first weights.
+    pub seed: u64,
+}
+
+impl Default for CnnConfig {
+    fn default() -> CnnConfig {
+        CnnConfig { seed: 42 }
+    }
+}
+
+/// The lesson's denoiser: 3,255,233 parameters in ten layers.
+#[derive(Debug)]
+pub struct Cnn {
+    config: CnnConfig,
+    layers: [Layer; 10],
+}
+
+impl Cnn {
+    /// A network with Keras's first weights: kernels Glorot-uniform (Glorot & Bengio 2010, eq. 16:
+    /// evenly spread over ±√(6 / (fan_in + fan_out))), biases zero.
+    pub fn new(config: CnnConfig) -> Cnn {
+        let rng = &mut Rng::new(config.seed);
+        // Each array is a shape as Keras prints it.
+        let layers = [
+            Layer::new("input_layer", "InputLayer", &[28, 28, 1], vec![]),
+            convolution(rng, "conv2d", "Conv2D", 1, 16),
+            convolution(rng, "conv2d_1", "Conv2D", 16, 32),
+            Layer::new("flatten", "Flatten", &[25_088], vec![]),
+            dense(rng, "dense", 25_088, 64),
+            dense(rng, "dense_1", 64, 25_088),
+            Layer::new("reshape", "Reshape", &[28, 28, 32], vec![]),
+            convolution(rng, "conv2d_transpose", "Conv2DTranspose", 32, 32),
+            convolution(rng, "conv2d_transpose_1", "Conv2DTranspose", 32, 16),
+            convolution(rng, "conv2d_2", "Conv2D", 16, 1),
+        ];
+        Cnn { config, layers }
+    }
+
+    /// A network with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Model::load_weights`].
+    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Cnn> {
+        let mut cnn = Cnn::new(CnnConfig::default());
+        cnn.load_weights(path)?;
+        Ok(cnn)
+    }
+
+    /// What the network makes of noisy images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
+    ///
+    /// Works through the images in batches and remembers nothing for training.
+    ///
+    /// # Errors
+    /// Images of another shape.
+    pub fn denoise(&self, noisy: &Tensor) -> Result<Tensor> {
+        let shape = noisy.size();
+        ensure!(
+            shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
+            "the network takes images of shape (N, 1, 28, 28); these have {shape:?}"
+        );
+        let clean = |batch: &Tensor| self.forward(batch).sigmoid();
+        Ok(tch::no_grad(|| {
+            let batches: Vec<Tensor> = noisy.split(INFERENCE_BATCH, 0).iter().map(clean).collect();
+            Tensor::cat(&batches, 0)
+        }))
+    }
+}
+
+impl Model for Cnn {
+    const KIND: &'static str = "cnn";
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({ "seed": self.config.seed })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let [_, conv, conv_1, _, dense, dense_1, _, up, up_1, out] = &self.layers;
+        let x = convolve(x, conv).relu(); //                            (N, 16, 28, 28)
+        let x = convolve(&x, conv_1).relu(); //                         (N, 32, 28, 28)
+        let x = x.permute([0, 2, 3, 1]).flatten(1, 3); //               (N, 25,088), channels last
+        let x = linear(&x, dense).relu(); //                            (N, 64)
+        let x = linear(&x, dense_1).relu(); //                          (N, 25,088)
+        let x = x.view([-1, SIDE, SIDE, 32]).permute([0, 3, 1, 2]); //  (N, 32, 28, 28)
+        let x = convolve(&x, up).relu(); //                             (N, 32, 28, 28)
+        let x = convolve(&x, up_1).relu(); //                           (N, 16, 28, 28)
+        convolve(&x, out) //                                            (N, 1, 28, 28)
+    }
+
+    fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    fn layers_mut(&mut self) -> &mut [Layer] {
+        &mut self.layers
+    }
+}
+
+/// A 3x3 convolution with "same" padding and stride 1.
+fn convolution(rng: &mut Rng, name: &'static str, kind: &'static str, from: i64, to: i64) -> Layer {
+    let kernel = glorot(rng, 9 * from, 9 * to, &[to, 3, 3, from]);
+    Layer::new(
+        name,
+        kind,
+        &[SIDE, SIDE, to],
+        vec![("kernel", kernel), ("bias", zeros(to))],
+    )
+}
+
+fn dense(rng: &mut Rng, name: &'static str, from: i64, to: i64) -> Layer {
+    let kernel = glorot(rng, from, to, &[to, from]);
+    Layer::new(
+        name,
+        "Dense",
+        &[to],
+        vec![("kernel", kernel), ("bias", zeros(to))],
+    )
+}
+
+fn glorot(rng: &mut Rng, fan_in: i64, fan_out: i64, shape: &[i64]) -> Tensor {
+    rng.uniform((6.0 / (fan_in + fan_out) as f32).sqrt(), shape)
+}
+
+fn zeros(size: i64) -> Tensor {
+    Tensor::zeros([size], (tch::Kind::Float, tch::Device::Cpu))
+}
+
+fn convolve(x: &Tensor, layer: &Layer) -> Tensor {
+    let (kernel, bias) = kernel_and_bias(x, layer);
+    x.conv2d(
+        &kernel.permute([0, 3, 1, 2]),
+        Some(bias),
+        [1, 1],
+        [1, 1],
+        [1, 1],
+        1,
+    )
+}
+
+fn linear(x: &Tensor, layer: &Layer) -> Tensor {
+    let (kernel, bias) = kernel_and_bias(x, layer);
+    x.linear(&kernel, Some(bias))
+}
+
+/// A layer's weights in the kind of its input.
+fn kernel_and_bias(x: &Tensor, layer: &Layer) -> (Tensor, Tensor) {
+    let [(_, kernel), (_, bias)] = &layer.weights[..] else {
+        unreachable!("convolutional and dense layers are built with a kernel and a bias")
+    };
+    (kernel.to_kind(x.kind()), bias.to_kind(x.kind()))
+}

@@ -1,0 +1,154 @@
+//! Pictures made of digits.
+
+use anyhow::{Result, anyhow, ensure};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use tch::{Kind, Tensor};
+
+use super::{FINENESS, Figure, Picture, png, register_font};
+use crate::data::SIDE;
+
+/// Space between two digits, and around the picture.
+const GAP: i32 = 4 * FINENESS as i32;
+/// Width that rows of digits may take on the page; more digits are drawn smaller.
+const WIDTH: i32 = 680;
+/// Size of text on the page.
+const TEXT: i32 = 15;
+const TEXT_COLOUR: RGBColor = RGBColor(51, 51, 51);
+
+/// Labelled rows of digits, one below the other: `rows(&[("original", &clean), ("noisy", &noisy)])`.
+///
+/// Each tensor is `(N, 1, 28, 28)` in `[0, 1]`, 0 black and 1 white; values outside are shown as the
+/// nearest of the two.
+pub fn rows(rows: &[(&str, &Tensor)]) -> Figure {
+    rows_with_captions(rows, &[])
+}
+
+/// [`rows`] with a caption above each column.
+pub fn rows_with_captions(rows: &[(&str, &Tensor)], captions: &[&str]) -> Figure {
+    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    let columns = rows
+        .iter()
+        .map(|(_, images)| images.size()[0])
+        .max()
+        .unwrap_or(0);
+    let mut alt = format!("Rows of {columns} digits: {}", names.join(", "));
+    if !captions.is_empty() {
+        alt = format!("{alt}; the columns are {}", captions.join(", "));
+    }
+    let images = || -> Result<Vec<Vec<u8>>> {
+        rows.iter()
+            .map(|(name, images)| {
+                grey_bytes(images).map_err(|error| error.context(format!("in the row {name:?}")))
+            })
+            .collect()
+    };
+    Figure::new(
+        images().and_then(|images| draw(&images, &names, captions)),
+        alt,
+    )
+}
+
+/// Digits in a grid, from left to right and from top to bottom.
+///
+/// The tensor is `(N, 1, 28, 28)` in `[0, 1]`.
+pub fn grid(images: &Tensor, columns: usize) -> Figure {
+    let draw = || {
+        let bytes = grey_bytes(images)?;
+        ensure!(
+            columns > 0,
+            "a grid of 0 columns has no place for digits; expected at least 1"
+        );
+        let rows: Vec<Vec<u8>> = bytes
+            .chunks(columns * (SIDE * SIDE) as usize)
+            .map(<[u8]>::to_vec)
+            .collect();
+        draw(&rows, &[], &[])
+    };
+    Figure::new(
+        draw(),
+        format!("A grid of {} digits", images.size().first().unwrap_or(&0)),
+    )
+}
+
+/// The images of a tensor as bytes, one after the other.
+fn grey_bytes(images: &Tensor) -> Result<Vec<u8>> {
+    let shape = images.size();
+    ensure!(
+        shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
+        "a picture of digits takes a tensor of shape (N, 1, 28, 28); this one has {shape:?}"
+    );
+    let bytes = (images.detach().to_kind(Kind::Float).clamp(0.0, 1.0) * 255.0)
+        .round()
+        .to_kind(Kind::Uint8);
+    Ok(Vec::<u8>::try_from(bytes.contiguous().view(-1))?)
+}
+
+/// Draws rows of digits with names on the left and captions above.
+fn draw(rows: &[Vec<u8>], names: &[&str], captions: &[&str]) -> Result<Picture> {
+    register_font()?;
+    let pixels = (SIDE * SIDE) as usize;
+    let columns = rows.iter().map(|row| row.len() / pixels).max().unwrap_or(0);
+    ensure!(
+        columns > 0,
+        "there is nothing to draw; expected at least one row with one digit"
+    );
+    let fineness = FINENESS as i32;
+    // An even number of PNG pixels for each of the digit's, so that it is whole on the page, too.
+    let zoom = (WIDTH / (columns as i32 * SIDE as i32)).clamp(1, 3) * fineness;
+    let side = zoom * SIDE as i32;
+    let style = ("sans-serif", TEXT * fineness)
+        .into_font()
+        .color(&TEXT_COLOUR);
+    let text_width = |text: &&str| {
+        style
+            .font
+            .box_size(text)
+            .map_or(0, |(width, _)| width as i32)
+    };
+    let names_width = names
+        .iter()
+        .map(text_width)
+        .max()
+        .map_or(0, |width| width + 3 * GAP);
+    let captions_height = if captions.is_empty() {
+        0
+    } else {
+        (TEXT + 7) * fineness
+    };
+    let width = names_width + GAP + columns as i32 * (side + GAP);
+    let height = captions_height + GAP + rows.len() as i32 * (side + GAP);
+
+    let mut rgb = vec![255u8; (3 * width * height) as usize];
+    for (row, bytes) in rows.iter().enumerate() {
+        for (column, digit) in bytes.chunks(pixels).enumerate() {
+            let left = names_width + GAP + column as i32 * (side + GAP);
+            let top = captions_height + GAP + row as i32 * (side + GAP);
+            for y in 0..side {
+                for x in 0..side {
+                    let value = digit[((y / zoom) * SIDE as i32 + x / zoom) as usize];
+                    let at = 3 * ((top + y) * width + left + x) as usize;
+                    rgb[at..at + 3].fill(value);
+                }
+            }
+        }
+    }
+    {
+        let area =
+            BitMapBackend::with_buffer(&mut rgb, (width as u32, height as u32)).into_drawing_area();
+        let left = style.pos(Pos::new(HPos::Left, VPos::Center));
+        for (row, name) in names.iter().enumerate() {
+            let middle = captions_height + GAP + row as i32 * (side + GAP) + side / 2;
+            area.draw_text(name, &left, (GAP, middle))
+                .map_err(|error| anyhow!("{error}"))?;
+        }
+        let centred = style.pos(Pos::new(HPos::Center, VPos::Center));
+        for (column, caption) in captions.iter().enumerate().take(columns) {
+            let middle = names_width + GAP + column as i32 * (side + GAP) + side / 2;
+            area.draw_text(caption, &centred, (middle, captions_height / 2))
+                .map_err(|error| anyhow!("{error}"))?;
+        }
+        area.present().map_err(|error| anyhow!("{error}"))?;
+    }
+    png(&rgb, width as u32, height as u32)
+}

@@ -1,0 +1,49 @@
+//! The support crate of the lesson "diffusion models, live, in Rust".
+//!
+//! Data flows one way through the modules: [`data`] and [`noise`] make tensors, [`model`] and
+//! [`cnn`] turn noisy ones into clean ones, [`train`] fits them, [`metrics`] and [`classical`] say
+//! how good they are, [`figure`] draws what came out, and [`show`] hands it to the notebook.
+//!
+//! Images are tensors of shape `(N, 1, 28, 28)`, `float32`, with pixels in `[0, 1]`, everywhere.
+//!
+//! ```no_run
+//! use diffusion::prelude::*;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let mnist: Mnist = Mnist::load()?;
+//! let clean: Tensor = mnist.test.images(10)?;
+//! let noisy: Tensor = add_noise(&clean, 0.5)?;
+//! rows(&[("original", &clean), ("noisy", &noisy)]).save("digits.png")?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod classical;
+pub mod cnn;
+pub mod data;
+pub mod figure;
+pub mod metrics;
+pub mod model;
+pub mod noise;
+pub mod rng;
+pub mod show;
+pub mod train;
+
+/// Everything a notebook cell needs: `use diffusion::prelude::*;`.
+pub mod prelude {
+    pub use crate::classical::{gaussian_filter, median_filter};
+    pub use crate::cnn::{Cnn, CnnConfig};
+    pub use crate::data::{Mnist, Split};
+    pub use crate::figure::{
+        Figure, Series, curve, grid, histogram, rows, rows_with_captions, scatter,
+    };
+    pub use crate::metrics::{Scores, binary_cross_entropy, psnr, score, ssim};
+    pub use crate::model::{Layer, Model, Summary};
+    pub use crate::noise::add_noise;
+    pub use crate::rng::seed;
+    pub use crate::show::check;
+    pub use crate::train::{FitConfig, History, Keep, Noise, Precision, fit};
+    pub use anyhow::{Result, bail, ensure};
+    pub use ndarray::{Array1, Array2};
+    pub use tch::{Kind, Tensor};
+}

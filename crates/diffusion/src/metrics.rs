@@ -1,0 +1,184 @@
+//! How good a picture is: numbers that compare it with the original.
+
+use anyhow::{Result, ensure};
+use ndarray::Array1;
+use tch::{Kind, Tensor};
+
+use crate::data::Split;
+use crate::noise::{check_level, corrupt, noise_of};
+use crate::show::Table;
+
+/// The seed of the noise that models are judged by: everyone gets the same noisy images.
+const EVALUATION_SEED: u64 = 20_260_101;
+/// How many images are judged at once.
+const BATCH: usize = 500;
+/// Edge of SSIM's window in pixels.
+const WINDOW: i64 = 7;
+
+/// Peak signal-to-noise ratio of each image, in decibels: `10 · log10(1 / MSE)` for pixels in
+/// `[0, 1]`. Higher is better; 10 dB more is a tenth of the squared error; equal images give infinity.
+///
+/// Both `(N, 1, 28, 28)`; one number an image.
+///
+/// # Errors
+/// Tensors of different shape.
+pub fn psnr(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
+    check_pair(original, other)?;
+    let error = (original.to_kind(Kind::Double) - other.to_kind(Kind::Double)).square();
+    let mse = error.flatten(1, -1).mean_dim(1i64, false, Kind::Double);
+    Ok(to_array(&mse)?.mapv(|mse| -10.0 * mse.log10()))
+}
+
+/// Structural similarity of each image: 1 for equal images, about 0 for unrelated ones.
+///
+/// Wang et al. 2004, eq. 13, for pixels in `[0, 1]`: mean over all 7x7 windows that lie
+/// wholly within the image, K1 = 0.01, K2 = 0.03, sample covariance (divided by 48). These are
+/// scikit-image's defaults, so the numbers compare with what papers print.
+///
+/// Both `(N, 1, H, W)` with H and W at least 7; one number an image.
+///
+/// # Errors
+/// Tensors of different shape, or smaller than the window.
+pub fn ssim(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
+    check_pair(original, other)?;
+    let shape = original.size();
+    ensure!(
+        shape.len() == 4 && shape[2] >= WINDOW && shape[3] >= WINDOW,
+        "SSIM takes images of shape (N, 1, H, W) of at least 7x7 pixels; these have {shape:?}"
+    );
+    let (x, y) = (original.to_kind(Kind::Double), other.to_kind(Kind::Double));
+    let mean =
+        |t: &Tensor| t.avg_pool2d([WINDOW, WINDOW], [1, 1], [0, 0], false, true, None::<i64>);
+    let n = (WINDOW * WINDOW) as f64;
+    let (mx, my) = (mean(&x), mean(&y));
+    let covariance = |a: &Tensor, b: &Tensor, ma: &Tensor, mb: &Tensor| {
+        (mean(&(a * b)) - ma * mb) * (n / (n - 1.0))
+    };
+    let (vx, vy, vxy) = (
+        covariance(&x, &x, &mx, &mx),
+        covariance(&y, &y, &my, &my),
+        covariance(&x, &y, &mx, &my),
+    );
+    let (c1, c2) = (0.01f64.powi(2), 0.03f64.powi(2));
+    let luminance = (&mx * &my * 2.0 + c1) / (mx.square() + my.square() + c1);
+    let structure = (vxy * 2.0 + c2) / (vx + vy + c2);
+    to_array(
+        &(luminance * structure)
+            .flatten(1, -1)
+            .mean_dim(1i64, false, Kind::Double),
+    )
+}
+
+/// Binary cross-entropy of predicted pixels, averaged over all pixels and images:
+/// `-(x·log p + (1-x)·log(1-p))`, with `p` given as its logit, `p = sigmoid(logit)`.
+///
+/// Computed as `max(l, 0) - l·x + log(1 + exp(-|l|))`, which cannot overflow and needs no
+/// clipping; Keras computes the same when the last layer is a sigmoid.
+pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Tensor {
+    logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, tch::Reduction::Mean)
+}
+
+/// Mean scores over a set of images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Mean peak signal-to-noise ratio in decibels.
+    pub psnr: f64,
+    /// Mean structural similarity.
+    pub ssim: f64,
+    /// How many images were judged.
+    pub images: usize,
+}
+
+/// Judges a denoiser over a whole split: every image gets noise of strength `level`, `denoise`
+/// works on it, and the result is compared with the original.
+///
+/// The noise is the same for every denoiser, so that two scores differ by the denoiser alone.
+/// To judge the noisy images themselves, give back what came: `|noisy| Ok(noisy.shallow_clone())`.
+///
+/// # Errors
+/// A level that makes no sense, or an error of `denoise`.
+///
+/// ```no_run
+/// use diffusion::prelude::*;
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let mnist = Mnist::load()?;
+/// let median: Scores = score(&mnist.test, 0.5, median_filter)?;
+/// println!("{:.2} dB", median.psnr);
+/// # Ok(())
+/// # }
+/// ```
+pub fn score(
+    split: &Split,
+    level: f64,
+    denoise: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Scores> {
+    check_level(level)?;
+    let (mut psnr_sum, mut ssim_sum) = (0.0, 0.0);
+    for (clean, noisy) in noisy_batches(split, level) {
+        let restored = tch::no_grad(|| denoise(&noisy))?;
+        psnr_sum += psnr(&clean, &restored)?.sum();
+        ssim_sum += ssim(&clean, &restored)?.sum();
+    }
+    let images = split.len();
+    Ok(Scores {
+        psnr: psnr_sum / images as f64,
+        ssim: ssim_sum / images as f64,
+        images,
+    })
+}
+
+/// All images of a split with their noisy versions, batch by batch, the last partial one included.
+pub(crate) fn noisy_batches(
+    split: &Split,
+    level: f64,
+) -> impl Iterator<Item = (Tensor, Tensor)> + '_ {
+    (0..split.len()).step_by(BATCH).map(move |start| {
+        let end = split.len().min(start + BATCH);
+        let indices: Vec<i64> = (start as i64..end as i64).collect();
+        let clean = split.batch(&indices);
+        let noisy = corrupt(&clean, &noise_of(EVALUATION_SEED, 0, &indices), level);
+        (clean, noisy)
+    })
+}
+
+impl Scores {
+    /// A table of several scores with their names, best PSNR in bold.
+    pub fn table(scores: &[(&str, Scores)]) -> Table {
+        let best = scores
+            .iter()
+            .map(|(_, scores)| scores.psnr)
+            .fold(f64::NEG_INFINITY, f64::max);
+        let rows = scores.iter().map(|(name, scores)| {
+            let cells = vec![
+                name.to_string(),
+                format!("{:.2} dB", scores.psnr),
+                format!("{:.3}", scores.ssim),
+            ];
+            (cells, scores.psnr == best)
+        });
+        let (rows, bold) = rows.unzip();
+        let images = scores.first().map_or(0, |(_, scores)| scores.images);
+        let caption = format!("Means over {} images.", crate::data::thousands(images));
+        Table {
+            head: vec!["", "PSNR", "SSIM"],
+            rows,
+            bold,
+            caption,
+        }
+    }
+}
+
+fn check_pair(original: &Tensor, other: &Tensor) -> Result<()> {
+    ensure!(
+        original.size() == other.size() && original.dim() >= 2,
+        "expected two tensors of one shape, (N, …); got {:?} and {:?}",
+        original.size(),
+        other.size(),
+    );
+    Ok(())
+}
+
+fn to_array(tensor: &Tensor) -> Result<Array1<f64>> {
+    Ok(Array1::from(Vec::<f64>::try_from(tensor)?))
+}

@@ -1,0 +1,447 @@
+//! What every network of the lesson is: an ordered list of named layers whose weights can be
+//! frozen, summed up in a table, saved and loaded.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Kind, Tensor};
+
+use crate::data::thousands;
+use crate::show::Table;
+
+/// One layer: a name, what comes out of it, and the weights it holds.
+#[derive(Debug)]
+pub struct Layer {
+    /// The name, as Keras gives it: `conv2d`, `conv2d_1`, `dense`, …
+    pub name: &'static str,
+    /// The kind of layer, as Keras calls it: `Conv2D`, `Dense`, …
+    pub kind: &'static str,
+    /// The shape that comes out for one image, channels last as in Keras's table.
+    pub output_shape: Vec<i64>,
+    /// Named weights, `float32`. Empty for layers that only reshape.
+    pub weights: Vec<(&'static str, Tensor)>,
+    trainable: bool,
+}
+
+impl Layer {
+    /// A trainable layer with these weights.
+    pub fn new(
+        name: &'static str,
+        kind: &'static str,
+        output_shape: &[i64],
+        weights: Vec<(&'static str, Tensor)>,
+    ) -> Layer {
+        let mut layer = Layer {
+            name,
+            kind,
+            output_shape: output_shape.to_vec(),
+            weights,
+            trainable: true,
+        };
+        layer.set_trainable(true);
+        layer
+    }
+
+    /// Whether training may change this layer's weights.
+    pub fn is_trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// How many numbers the layer's weights hold.
+    pub fn parameters(&self) -> usize {
+        self.weights.iter().map(|(_, weight)| weight.numel()).sum()
+    }
+
+    fn set_trainable(&mut self, trainable: bool) {
+        self.trainable = trainable;
+        for (_, weight) in &mut self.weights {
+            *weight = weight.detach().set_requires_grad(trainable);
+        }
+    }
+}
+
+/// A network that maps images to images, as an ordered list of named layers.
+///
+/// A model computes in the kind of its input: `float32` images give `float32` results, `bfloat16`
+/// ones are worked on in `bfloat16`, with the same `float32` weights converted on the way.
+pub trait Model {
+    /// What kind of model this is; stands in its checkpoints.
+    const KIND: &'static str;
+
+    /// The settings the model was built from; they stand in its checkpoints.
+    fn config(&self) -> serde_json::Value;
+
+    /// The network's output before its last activation (the logits): `(N, 1, 28, 28)` for
+    /// images `(N, 1, 28, 28)`.
+    fn forward(&self, x: &Tensor) -> Tensor;
+
+    /// The layers, from input to output.
+    fn layers(&self) -> &[Layer];
+
+    /// The layers, from input to output, to change them.
+    fn layers_mut(&mut self) -> &mut [Layer];
+
+    /// Freezes layers, so that training leaves them as they are: `freeze(..)?` all of them,
+    /// `freeze(0..6)?` the first six.
+    ///
+    /// # Errors
+    /// A range that reaches beyond the last layer.
+    fn freeze(&mut self, layers: impl RangeBounds<usize>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        set_trainable(self.layers_mut(), layers, false)
+    }
+
+    /// Lets training change layers again; the reverse of [`freeze`](Model::freeze).
+    ///
+    /// # Errors
+    /// A range that reaches beyond the last layer.
+    fn unfreeze(&mut self, layers: impl RangeBounds<usize>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        set_trainable(self.layers_mut(), layers, true)
+    }
+
+    /// Unfreezes the last `n` layers, and leaves the others as they are.
+    ///
+    /// # Errors
+    /// When the model has fewer than `n` layers.
+    fn unfreeze_last(&mut self, n: usize) -> Result<()>
+    where
+        Self: Sized,
+    {
+        let count = self.layers().len();
+        ensure!(
+            n <= count,
+            "cannot unfreeze the last {n} layers: this model has {count}"
+        );
+        self.unfreeze(count - n..)
+    }
+
+    /// The weights that training may change.
+    fn trainable_weights(&self) -> Vec<Tensor> {
+        let trainable = self.layers().iter().filter(|layer| layer.is_trainable());
+        trainable
+            .flat_map(|layer| {
+                layer
+                    .weights
+                    .iter()
+                    .map(|(_, weight)| weight.shallow_clone())
+            })
+            .collect()
+    }
+
+    /// The table of layers that Keras prints: shown as the last value of a cell.
+    fn summary(&self) -> Summary {
+        let rows = self.layers().iter().map(|layer| SummaryRow {
+            name: layer.name,
+            kind: layer.kind,
+            output_shape: shape_text(&layer.output_shape),
+            parameters: layer.parameters(),
+            trainable: layer.is_trainable(),
+        });
+        Summary {
+            rows: rows.collect(),
+        }
+    }
+
+    /// Saves the weights and the configuration to a safetensors file.
+    ///
+    /// The file is written beside its final place and then renamed, so that a full disk or an
+    /// interrupt leaves an older file as it was.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    fn save(&self, path: impl AsRef<Path>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        save(self, path.as_ref(), Kind::Float)
+    }
+
+    /// Saves as [`save`](Model::save) does, at half the size: weights are rounded to `float16`
+    /// (11 significant bits; enough for every figure this lesson shows).
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    fn save_half(&self, path: impl AsRef<Path>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        save(self, path.as_ref(), Kind::Half)
+    }
+
+    /// Replaces this model's weights by a checkpoint's.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is truncated or not safetensors, belongs to another kind of
+    /// model, or whose tensors are missing, extra or of another shape; the model then stays as
+    /// it was.
+    fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        load(self, path.as_ref())
+    }
+}
+
+fn set_trainable(
+    layers: &mut [Layer],
+    range: impl RangeBounds<usize>,
+    trainable: bool,
+) -> Result<()> {
+    let count = layers.len();
+    let start = match range.start_bound() {
+        Bound::Included(&at) => at,
+        Bound::Excluded(&at) => at.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&at) => at.saturating_add(1),
+        Bound::Excluded(&at) => at,
+        Bound::Unbounded => count,
+    };
+    ensure!(
+        start <= end && end <= count,
+        "layers {start}..{end} are out of range: this model has {count} layers, 0 to {}",
+        count.saturating_sub(1),
+    );
+    layers[start..end]
+        .iter_mut()
+        .for_each(|layer| layer.set_trainable(trainable));
+    Ok(())
+}
+
+fn shape_text(shape: &[i64]) -> String {
+    let sizes: Vec<String> = shape.iter().map(|size| thousands(*size as usize)).collect();
+    format!("(None, {})", sizes.join(", "))
+}
+
+// ---- the summary ---------------------------------------------------------------------------------
+
+/// The table of a model's layers. Shown by a notebook as a table, printed as text elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// One row for each layer, from input to output.
+    pub rows: Vec<SummaryRow>,
+}
+
+/// One layer's row in a [`Summary`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SummaryRow {
+    /// The layer's name.
+    pub name: &'static str,
+    /// The kind of layer.
+    pub kind: &'static str,
+    /// What comes out, as Keras writes it: `(None, 28, 28, 16)`.
+    pub output_shape: String,
+    /// How many parameters the layer holds.
+    pub parameters: usize,
+    /// Whether training may change them.
+    pub trainable: bool,
+}
+
+impl Summary {
+    /// All parameters.
+    pub fn total(&self) -> usize {
+        self.rows.iter().map(|row| row.parameters).sum()
+    }
+
+    /// The parameters that training may change.
+    pub fn trainable(&self) -> usize {
+        self.rows
+            .iter()
+            .filter(|row| row.trainable)
+            .map(|row| row.parameters)
+            .sum()
+    }
+
+    fn totals(&self) -> String {
+        let (total, trainable) = (self.total(), self.trainable());
+        let numbers = [total, trainable, total - trainable].map(thousands);
+        format!(
+            "Total parameters: {} (trainable: {}, frozen: {})",
+            numbers[0], numbers[1], numbers[2]
+        )
+    }
+
+    /// The summary as a table.
+    pub fn table(&self) -> Table {
+        let cells = |row: &SummaryRow| {
+            vec![
+                format!("{} ({})", row.name, row.kind),
+                row.output_shape.clone(),
+                thousands(row.parameters),
+                row.trainable_text().to_owned(),
+            ]
+        };
+        Table {
+            head: vec!["Layer (type)", "Output shape", "Parameters", "Trainable"],
+            rows: self.rows.iter().map(cells).collect(),
+            bold: vec![false; self.rows.len()],
+            caption: self.totals(),
+        }
+    }
+
+    /// Shows the table in a notebook.
+    pub fn evcxr_display(&self) {
+        self.table().evcxr_display();
+    }
+}
+
+impl SummaryRow {
+    fn trainable_text(&self) -> &'static str {
+        match (self.parameters, self.trainable) {
+            (0, _) => "–",
+            (_, true) => "yes",
+            (_, false) => "frozen",
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table().fmt(f)
+    }
+}
+
+// ---- checkpoints ---------------------------------------------------------------------------------
+
+/// Metadata keys of a checkpoint.
+const MODEL_KEY: &str = "model";
+const CONFIG_KEY: &str = "config";
+
+fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
+    let dtype = if kind == Kind::Half {
+        Dtype::F16
+    } else {
+        Dtype::F32
+    };
+    let mut tensors = Vec::new();
+    for (name, weight) in named_weights(model.layers()) {
+        let shape: Vec<usize> = weight.size().iter().map(|&size| size as usize).collect();
+        tensors.push((name, shape, bytes_of(&weight, kind)?));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let metadata = [
+        (MODEL_KEY.to_owned(), M::KIND.to_owned()),
+        (CONFIG_KEY.to_owned(), model.config().to_string()),
+    ];
+    let bytes = safetensors::serialize(views, &Some(metadata.into()))?;
+    write_whole(path, &bytes)
+}
+
+fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
+    let bytes =
+        fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))?;
+    let weights = read_weights(&bytes, M::KIND, model.layers())
+        .with_context(|| format!("{} is not a checkpoint of this model", path.display()))?;
+    let targets = model.layers_mut().iter_mut().flat_map(|layer| {
+        let trainable = layer.trainable;
+        layer
+            .weights
+            .iter_mut()
+            .map(move |(_, weight)| (weight, trainable))
+    });
+    for ((target, trainable), weight) in targets.zip(weights) {
+        *target = weight.set_requires_grad(trainable);
+    }
+    Ok(())
+}
+
+/// The tensors of a checkpoint, in the order of `layers`, once everything about it is right.
+fn read_weights(bytes: &[u8], kind: &str, layers: &[Layer]) -> Result<Vec<Tensor>> {
+    let (_, header) =
+        SafeTensors::read_metadata(bytes).context("it is truncated, or not a safetensors file")?;
+    let found_kind = header
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(MODEL_KEY));
+    ensure!(
+        found_kind.is_some_and(|found| found == kind),
+        "it holds a model of kind {}; expected {kind:?}",
+        found_kind.map_or("unknown".to_owned(), |found| format!("{found:?}")),
+    );
+    let file =
+        SafeTensors::deserialize(bytes).context("it is truncated, or not a safetensors file")?;
+    let mut found: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
+    let mut weights = Vec::new();
+    for (name, weight) in named_weights(layers) {
+        let Some(view) = found.remove(&name) else {
+            bail!("the tensor {name} is missing")
+        };
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        ensure!(
+            shape == weight.size(),
+            "the tensor {name} has shape {shape:?}; expected {:?}",
+            weight.size()
+        );
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            other => bail!("the tensor {name} holds {other:?}; expected F32 or F16"),
+        };
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float);
+        ensure!(
+            bool::try_from(tensor.isfinite().all())?,
+            "the tensor {name} holds numbers that are not finite"
+        );
+        weights.push(tensor);
+    }
+    ensure!(
+        found.is_empty(),
+        "it holds tensors that this model does not know: {}",
+        found.keys().cloned().collect::<Vec<_>>().join(", "),
+    );
+    Ok(weights)
+}
+
+fn named_weights(layers: &[Layer]) -> impl Iterator<Item = (String, Tensor)> + '_ {
+    layers.iter().flat_map(|layer| {
+        layer
+            .weights
+            .iter()
+            .map(|(name, weight)| (format!("{}.{name}", layer.name), weight.shallow_clone()))
+    })
+}
+
+fn bytes_of(weight: &Tensor, kind: Kind) -> Result<Vec<u8>> {
+    let flat = weight.detach().to_kind(kind).contiguous().view(-1);
+    let mut bytes = vec![0u8; flat.numel() * kind.elt_size_in_bytes()];
+    flat.f_copy_data_u8(&mut bytes, flat.numel())?;
+    Ok(bytes)
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let write = || -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut name = path.file_name().context("it names no file")?.to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let temporary = folder.join(name);
+        let written = fs::File::create(&temporary)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary); // what is half-written helps nobody
+        }
+        Ok(written?)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

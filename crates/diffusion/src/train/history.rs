@@ -1,0 +1,181 @@
+//! What a training leaves behind: its numbers, printed while it runs and drawn afterwards.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::{Observer, Plan, Validation};
+use crate::data::thousands;
+use crate::figure::{Figure, Series, curve};
+
+/// Batches to wait before the time that a training takes is estimated.
+const WARM_UP: usize = 20;
+/// Points of a drawn loss curve: each is the mean over its share of the batches.
+const POINTS: usize = 100;
+
+/// The numbers of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Epoch {
+    /// Counted from 1.
+    pub number: usize,
+    /// Mean loss over the images, while they were learnt from.
+    pub loss: f64,
+    /// Loss and PSNR on the held-out images, if there are any.
+    pub validation: Option<Validation>,
+    /// How long the epoch took, validation included.
+    pub seconds: f64,
+}
+
+/// The course of a training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// How much work was planned.
+    pub plan: Plan,
+    /// The epochs that were run.
+    pub epochs: Vec<Epoch>,
+    /// The loss of every batch.
+    pub batch_losses: Vec<f64>,
+    /// Whether an observer ended the training before its time.
+    pub stopped: bool,
+}
+
+impl History {
+    pub(super) fn new(plan: Plan) -> History {
+        History {
+            plan,
+            epochs: Vec::new(),
+            batch_losses: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    /// The loss as it fell: while learning (averaged over a few batches) and on held-out images.
+    pub fn plot(&self) -> Figure {
+        let epochs = |batches: f64| batches / self.plan.batches as f64;
+        let size = self.batch_losses.len().div_ceil(POINTS).max(1);
+        let training = self
+            .batch_losses
+            .chunks(size)
+            .enumerate()
+            .map(|(at, losses)| {
+                let middle = (at * size) as f64 + losses.len() as f64 / 2.0;
+                (
+                    epochs(middle),
+                    losses.iter().sum::<f64>() / losses.len() as f64,
+                )
+            });
+        let held_out = self.epochs.iter().filter_map(|epoch| {
+            epoch
+                .validation
+                .map(|validation| (epoch.number as f64, validation.loss))
+        });
+        curve(
+            "Loss while training",
+            ("epoch", "binary cross-entropy"),
+            &[
+                Series::new("training", training),
+                Series::new("validation", held_out).with_points(),
+            ],
+        )
+    }
+
+    /// Seconds in all.
+    pub fn seconds(&self) -> f64 {
+        self.epochs.iter().map(|epoch| epoch.seconds).sum()
+    }
+
+    /// The numbers of the last epoch.
+    pub fn last(&self) -> Option<&Epoch> {
+        self.epochs.last()
+    }
+
+    /// Shows the history in a notebook.
+    pub fn evcxr_display(&self) {
+        crate::show::text(&self.to_string());
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stopped = if self.stopped { ", stopped early" } else { "" };
+        write!(
+            f,
+            "{} epochs over {} images in {:.0} s ({}{stopped})",
+            self.epochs.len(),
+            thousands(self.plan.images),
+            self.seconds(),
+            self.plan.precision,
+        )?;
+        self.epochs
+            .iter()
+            .try_for_each(|epoch| write!(f, "\n{}", line(&self.plan, epoch)))
+    }
+}
+
+/// One epoch as one line: `epoch 1/2 ██████████░░░░░░░░░░ 31 s  loss 0.1433  validation 0.1121, 18.4 dB`.
+fn line(plan: &Plan, epoch: &Epoch) -> String {
+    let filled = 20 * epoch.number / plan.epochs.max(1);
+    let bar = "█".repeat(filled) + &"░".repeat(20 - filled);
+    let validation = epoch.validation.map_or(String::new(), |v| {
+        format!("  validation {:.4}, {:.2} dB", v.loss, v.psnr)
+    });
+    format!(
+        "epoch {}/{} {bar} {:>3.0} s  loss {:.4}{validation}",
+        epoch.number, plan.epochs, epoch.seconds, epoch.loss
+    )
+}
+
+/// The observer that prints: an estimate after the first batches, then a line for each epoch.
+#[derive(Debug)]
+pub struct PrintLines {
+    started: Instant,
+}
+
+impl Default for PrintLines {
+    fn default() -> PrintLines {
+        PrintLines {
+            started: Instant::now(),
+        }
+    }
+}
+
+impl PrintLines {
+    /// Seconds still to go, by the speed so far.
+    fn seconds_left(&self, plan: &Plan, done: usize) -> f64 {
+        let all = plan.epochs * plan.batches;
+        self.started.elapsed().as_secs_f64() * (all - done.min(all)) as f64 / done.max(1) as f64
+    }
+}
+
+impl Observer for PrintLines {
+    fn start(&mut self, plan: &Plan) {
+        self.started = Instant::now();
+        println!(
+            "Training on {} images, {} held out, in {}.",
+            thousands(plan.images),
+            thousands(plan.validation),
+            plan.precision,
+        );
+    }
+
+    fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()> {
+        if batch == WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
+            println!(
+                "About {:.0} s to go; the loss starts at {loss:.4}.",
+                self.seconds_left(plan, batch)
+            );
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()> {
+        let left = self.seconds_left(plan, epoch.number * plan.batches);
+        let left = if epoch.number < plan.epochs {
+            format!("  ({left:.0} s to go)")
+        } else {
+            String::new()
+        };
+        println!("{}{left}", line(plan, epoch));
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,208 @@
+"""Drives one notebook in a real JupyterLab in Chromium, as a learner would.
+
+`lab browser` starts it with the project's Python. It opens the notebook, runs all cells, looks for
+the picture with the three rows, changes the noise factor in its cell, runs that cell and the
+picture's again and waits for the picture to change. Cells are found by their tags: `noise-factor`
+(reads like `let noise: f64 = 0.5;`) and `three-rows`. With `--gallery` it runs nothing and takes
+pictures of all notebooks as they look after `git clone`: saved outputs, not trusted.
+"""
+
+import argparse
+import json
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, TimeoutError, sync_playwright
+
+from server import Server
+
+FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync""".split()
+# What JupyterLab itself may say on its console without anything being wrong with the lesson.
+NOT_OURS = re.compile(r"favicon|ResizeObserver|/lsp/|WebSocket")
+FAILED = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]'
+NEW_NOISE = "0.8"
+
+
+class Failed(Exception):
+    """What the page did not show, in one sentence."""
+
+
+class Notebook:
+    """One notebook, open in a page of JupyterLab."""
+
+    def __init__(self, page: Page, server: Server, name: str, folder: Path):
+        self.page, self.name, self.console = page, name, []
+        self.cells = json.loads((folder / name).read_text(encoding="utf-8"))["cells"]
+        page.on("console", lambda m: m.type == "error" and self.console.append(f"{m.text} ({m.location.get('url')})"))
+        page.on("pageerror", lambda error: self.console.append(str(error)))
+        page.goto(server.url(f"lab/tree/{name}") + "&reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length >= {len(self.cells)}")
+
+    def menu(self, *path: str):
+        """Picks an entry of the menu bar, as in `Run`, `Run All Cells`."""
+        self.page.click(f'.lm-MenuBar-itemLabel:text-is("{path[0]}")')
+        for label in path[1:]:
+            self.page.click(f'.lm-Menu-itemLabel:text-is("{label}")')
+
+    def tagged(self, tag: str):
+        """The cell with a tag."""
+        found = [i for i, cell in enumerate(self.cells) if tag in cell["metadata"].get("tags", [])]
+        if len(found) != 1:
+            raise Failed(f"{self.name}: expected one cell tagged `{tag}`, found {len(found)}")
+        return self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{found[0]}"]')
+
+    def wait_until_idle(self, seconds: float):
+        """Waits until no cell is running or queued and none shows an error; code cells have a number then."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            failed = self.page.locator(FAILED)
+            if failed.count():
+                raise Failed(f"{self.name}: a cell failed: {failed.first.inner_text()[:2000]}")
+            prompts = self.page.locator(".jp-CodeCell .jp-InputArea-prompt").all_text_contents()
+            if all(re.fullmatch(r"\[\d+\]:", text.strip()) for text in prompts):
+                return
+            self.page.wait_for_timeout(300)
+        raise Failed(f"{self.name}: not all cells had run after {seconds:g} s; prompts: {prompts}")
+
+    def run_all(self, seconds: float):
+        """Clears the saved outputs, so that none is taken for a new one, and runs all cells."""
+        self.menu("Edit", "Clear Outputs of All Cells")
+        self.page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output').length === 0")
+        self.menu("Run", "Run All Cells")
+        self.wait_until_idle(seconds)
+
+    def run_cell(self, cell, seconds: float):
+        """Selects a cell by a click beside its text and runs it."""
+        prompt = cell.locator(".jp-InputArea-prompt")
+        before = prompt.text_content()
+        prompt.click()
+        self.page.keyboard.press("Control+Enter")
+        deadline = time.monotonic() + 10
+        while prompt.text_content() == before and time.monotonic() < deadline:
+            self.page.wait_for_timeout(100)
+        self.wait_until_idle(seconds)
+
+    def replace(self, cell, old: str, new: str):
+        """Edits one line of a cell by typing."""
+        source = cell.locator(".cm-content").inner_text()
+        if not re.search(old, source):
+            raise Failed(f"{self.name}: expected something like {old} in the cell, found: {source}")
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(re.sub(old, new, source, count=1))
+
+    def check_pictures(self) -> int:
+        """Every picture has been drawn and has alternative text; returns how many there are."""
+        pictures = self.page.eval_on_selector_all(
+            ".jp-OutputArea-output img",
+            "all => all.map(i => ({alt: i.alt.trim(), drawn: i.complete && i.naturalWidth > 0, src: i.src.slice(0, 60)}))",
+        )
+        for picture in pictures:
+            if not picture["alt"] or not picture["drawn"]:
+                raise Failed(f"{self.name}: a picture without alternative text, or not drawn: {picture}")
+        return len(pictures)
+
+    def photograph(self, path: Path):
+        """A picture of the whole notebook, in a window as high as it needs."""
+        panel, size = self.page.locator(".jp-WindowedPanel-outer"), self.page.viewport_size
+        height = panel.evaluate("panel => panel.scrollHeight") + 200
+        self.page.set_viewport_size({"width": size["width"], "height": min(height, 16_000)})
+        self.page.wait_for_timeout(1_000)
+        panel.screenshot(path=path)
+        self.page.set_viewport_size(size)
+
+    def check_console(self):
+        """The browser's console has no error of the lesson's doing."""
+        ours = [text for text in self.console if not NOT_OURS.search(text)]
+        if ours:
+            raise Failed(f"{self.name}: errors on the browser's console: {ours}")
+
+
+def drive(notebook: Notebook, out: Path, seconds: float):
+    """The whole visit; pictures of it go to `out`."""
+    page, stem = notebook.page, Path(notebook.name).stem
+    print(f"{notebook.name}: Run All Cells …", flush=True)
+    start = time.monotonic()
+    notebook.run_all(seconds)
+    print(f"  all cells ran without an error in {time.monotonic() - start:.1f} s", flush=True)
+    notebook.photograph(out / f"{stem}-all.png")
+
+    rows = notebook.tagged("three-rows")
+    picture = rows.locator(".jp-OutputArea-output img").first
+    picture.scroll_into_view_if_needed(timeout=5_000)
+    picture.wait_for(state="visible", timeout=5_000)
+    before = picture.get_attribute("src")
+    rows.screenshot(path=out / f"{stem}-before.png")
+    print(f"  the three rows are visible: {picture.get_attribute('alt')}", flush=True)
+
+    factor = notebook.tagged("noise-factor")
+    notebook.replace(factor, r"(let\s+\w+\s*(?::\s*f64)?\s*=\s*)[\d.]+", rf"\g<1>{NEW_NOISE}")
+    notebook.run_cell(factor, seconds)
+    notebook.run_cell(rows, seconds)
+    deadline = time.monotonic() + 30
+    while picture.get_attribute("src", timeout=10_000) == before:
+        if time.monotonic() > deadline:
+            raise Failed(f"{notebook.name}: the picture did not change with noise {NEW_NOISE}")
+        page.wait_for_timeout(200)
+    rows.screenshot(path=out / f"{stem}-after.png")
+    print(f"  with noise {NEW_NOISE} the picture changed", flush=True)
+    print(f"  {notebook.check_pictures()} pictures, each drawn and with alternative text", flush=True)
+    notebook.check_console()
+
+
+def gallery(page: Page, server: Server, names: list, folder: Path, out: Path):
+    """Every notebook as it looks before it is run, saved outputs and all."""
+    for name in names:
+        notebook = Notebook(page, server, name, folder)
+        notebook.photograph(out / f"gallery-{Path(name).stem}.png")
+        print(f"{name}: {notebook.check_pictures()} saved pictures are shown", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--chromium", required=True, help="the browser's program")
+    parser.add_argument("--work", type=Path, required=True, help="the folder with copies of the notebooks")
+    parser.add_argument("--out", type=Path, required=True, help="where pictures go")
+    parser.add_argument("--timeout", type=float, required=True, help="seconds for all cells together")
+    parser.add_argument("--gallery", action="store_true", help="show all notebooks, run none")
+    parser.add_argument("notebook", nargs="?", help="the notebook to drive")
+    arguments = parser.parse_args()
+    with Server(arguments.work, arguments.out) as server, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=arguments.chromium, args=FLAGS)
+        page = chromium.new_page(viewport={"width": 1200, "height": 1000})
+        try:
+            if arguments.gallery:
+                names = sorted(path.name for path in arguments.work.glob("*.ipynb"))
+                gallery(page, server, names, arguments.work, arguments.out)
+            else:
+                notebook = Notebook(page, server, arguments.notebook, arguments.work)
+                drive(notebook, arguments.out, arguments.timeout)
+        except (Failed, TimeoutError) as error:
+            page.screenshot(path=arguments.out / "failed.png")
+            print(f"lab browser: {error}\nThe page at that moment: {arguments.out / 'failed.png'}", file=sys.stderr)
+            return 1
+        finally:
+            chromium.close()
+    print(f"pictures in {arguments.out}")
+    return 0
+
+
+def interrupted(*_):
+    """Ctrl-C and a polite kill both end the visit through the server's shutdown; later ones change nothing."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

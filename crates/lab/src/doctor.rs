@@ -1,0 +1,25 @@
+//! `lab doctor`: what is there, what is missing, and the mend.
+
+use anyhow::Result;
+
+use crate::layout::Layout;
+use crate::parts::{Finding, PARTS};
+
+/// A line for each part; true when all is well. `deep` also hashes libtorch.
+pub fn doctor(layout: &Layout, deep: bool) -> Result<bool> {
+    let mut well = true;
+    for part in PARTS {
+        let (state, text) = match (part.check)(layout, deep) {
+            Ok(Finding::Found(text)) => ("found", text),
+            Ok(Finding::Missing(text)) => ("MISSING", format!("{text}. Mend: `make lab`")),
+            Ok(Finding::Wrong(text)) => ("WRONG", format!("{text}. Mend: `make lab`")),
+            // These errors carry their own mend.
+            Err(error) => ("WRONG", format!("{error:#}")),
+        };
+        well &= state == "found";
+        println!("{:<9} {state:<8} {text}", part.name);
+    }
+    println!("{:<9} {}", "clone", layout.root.display());
+    println!("{:<9} {}", "cache", layout.cache.display());
+    Ok(well)
+}

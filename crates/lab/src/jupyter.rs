@@ -1,0 +1,27 @@
+//! `lab jupyter`: JupyterLab on the notebooks, on this machine only, with a token.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::layout::Layout;
+use crate::python;
+
+/// Becomes JupyterLab. A port that was asked for must be free; else Jupyter takes 8888 or the next
+/// free one by itself.
+pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
+    if let Some(port) = port {
+        TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
+            anyhow!("port {port} cannot be used ({error}): stop what uses it, choose another with `make lab PORT={}`, or leave PORT out and Jupyter finds a free one", if port < u16::MAX { port + 1 } else { 8888 })
+        })?;
+    }
+    let mut lab: Command = python::command(layout);
+    lab.args(["-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=50"])
+        .arg(format!("--ServerApp.root_dir={}", layout.notebooks().display()));
+    if let Some(port) = port {
+        lab.arg(format!("--ServerApp.port={port}"));
+    }
+    Err(lab.exec()).context("cannot start JupyterLab: run `make lab`")
+}

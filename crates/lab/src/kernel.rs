@@ -1,0 +1,119 @@
+//! `lab kernel`: what `kernel.json` starts.
+//!
+//! Each kernel gets a build directory of its own, a copy of the warm one: two kernels in one
+//! directory would overwrite each other's cells. Then this process *becomes* evcxr_jupyter, so that
+//! Jupyter's signals and process ids are the kernel's own. The directory is removed by a janitor,
+//! a small process in a group of its own that waits for the kernel to end, however it ends.
+
+use std::env;
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, parent_id};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::layout::Layout;
+use crate::{seed, tools, tree};
+
+/// Held locked by the janitor for as long as the directory is in use.
+const OWNER: &str = "owner";
+
+/// Prepares the directory and becomes the kernel. Returns only if that fails.
+pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
+    become_kernel(layout, connection, &layout.evcxr())
+}
+
+fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<()> {
+    if !connection.is_file() {
+        bail!("no connection file {}: this verb is for Jupyter, which makes one", connection.display());
+    }
+    if !layout.seed().is_dir() {
+        bail!("there is no warm build directory in {} yet: run `make lab`", layout.seed().display());
+    }
+    let own = own_directory(layout)?;
+    let house = seed::house_lock(layout)?;
+    house.lock_shared().context("cannot lock the kernels' folder")?;
+    tree::clone(&layout.seed(), &own).context("cannot copy the warm build directory")?;
+    drop(house);
+
+    let mut evcxr = Command::new(program);
+    tools::without_cargo_variables(&mut evcxr);
+    evcxr.arg("--control_file").arg(connection).env("EVCXR_TMPDIR", own.join("cell"));
+    if !seed::is_fresh(layout) {
+        // The support crate was edited. Cargo compiles it here, now; if it does not compile, the
+        // kernel must start all the same, so that the notebook can show the compiler's words.
+        eprintln!("lab kernel: the support crate changed, compiling it for this kernel");
+        if let Err(error) = seed::compile(layout, &own, false) {
+            eprintln!("lab kernel: the support crate does not compile, so the kernel starts without it:\n{error:#}");
+            evcxr.env("EVCXR_CONFIG_DIR", layout.kernel().join("config-plain"));
+        }
+    }
+    let error = evcxr.exec();
+    Err(error).with_context(|| format!("cannot start the kernel {}: run `make lab`", program.display()))
+}
+
+/// Removes what crashed kernels left, makes a directory for this process, and starts its janitor.
+fn own_directory(layout: &Layout) -> Result<PathBuf> {
+    let house = seed::house_lock(layout)?;
+    house.lock().context("cannot lock the kernels' folder")?;
+    fs::create_dir_all(layout.runs()).with_context(|| format!("cannot make {}", layout.runs().display()))?;
+    sweep(&layout.runs())?;
+    let id = std::process::id();
+    let mut own = layout.runs().join(id.to_string());
+    // A process id comes round again; the last one's janitor may still be at work.
+    for again in 1.. {
+        match fs::create_dir(&own) {
+            Ok(()) => break,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => own = layout.runs().join(format!("{id}-{again}")),
+            Err(error) => return Err(error).with_context(|| format!("cannot make {}", own.display())),
+        }
+    }
+    let path = own.join(OWNER);
+    let owner = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    owner.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    // The lock belongs to the open file, which the janitor holds as its standard input.
+    Command::new(env::current_exe()?)
+        .args(["janitor", &id.to_string()])
+        .arg(&own)
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::from(owner))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the janitor of the kernel's directory")?;
+    Ok(own)
+}
+
+/// Removes every directory below `runs` that nobody owns any more.
+pub fn sweep(runs: &Path) -> Result<()> {
+    for entry in fs::read_dir(runs).with_context(|| format!("cannot read {}", runs.display()))?.flatten() {
+        let free = match File::open(entry.path().join(OWNER)) {
+            Ok(owner) => owner.try_lock().is_ok(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if free {
+            tools::remove_dir(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// `lab janitor`: waits until `kernel`, which started this process, has ended, and removes its
+/// directory. The system tells by giving this process another parent: that takes no signal, works
+/// after any kind of end, and cannot mistake a later process with the same id for the kernel.
+pub fn janitor(kernel: u32, folder: &Path) {
+    while parent_id() == kernel {
+        thread::sleep(Duration::from_millis(250));
+    }
+    // A compiler that outlives the kernel may still write.
+    for _ in 0..120 {
+        if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+}

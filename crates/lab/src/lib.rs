@@ -1,0 +1,28 @@
+//! The workbench of the lesson: set-up, kernel, notebook runner. One binary, a few verbs; `main.rs`
+//! only reads the command line.
+//!
+//! Data flows downwards in this list: [`setup`] and [`doctor`] walk the parts of the house
+//! ([`parts`]); each part is one module that can say whether it is there and can make it so;
+//! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
+//! directories) and [`layout`] (where everything is).
+
+pub mod jupyter;
+pub mod doctor;
+pub mod evcxr;
+pub mod fetch;
+pub mod index;
+pub mod kernel;
+pub mod layout;
+pub mod libtorch;
+pub mod mnist;
+pub mod net;
+pub mod parts;
+pub mod python;
+pub mod run;
+pub mod seed;
+pub mod setup;
+pub mod spec;
+pub mod suite;
+pub mod toolchain;
+pub mod tools;
+pub mod tree;

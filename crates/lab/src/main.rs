@@ -1,0 +1,84 @@
+//! The command line of the workbench; `make` calls it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lab::layout::Layout;
+use lab::parts::Options;
+use lab::run::{BrowserArgs, RunArgs};
+use lab::{doctor, jupyter, kernel, net, run, setup, suite};
+
+/// The workbench of the lesson.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring whatever is missing: libtorch, Python packages, the kernel, MNIST
+    Setup {
+        /// A folder with the four MNIST files, raw or .gz
+        #[arg(long, value_name = "FOLDER")]
+        mnist: Option<PathBuf>,
+    },
+    /// Say what is there, what is missing, and the mend
+    Doctor {
+        /// Also hash the big files
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Open JupyterLab on the notebooks
+    Jupyter {
+        /// The port to listen on; without it, 8888 or the next free one
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Run notebooks top to bottom without a browser
+    Run(RunArgs),
+    /// Drive a notebook in JupyterLab in Chromium
+    Browser(BrowserArgs),
+    /// Run every test
+    Test,
+    /// What Jupyter starts as the kernel `rust`
+    #[command(hide = true)]
+    Kernel { connection_file: PathBuf },
+    /// Removes a kernel's directory when the kernel has ended
+    #[command(hide = true)]
+    Janitor { kernel: u32, folder: PathBuf },
+}
+
+fn main() -> ExitCode {
+    match act(Arguments::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<ExitCode> {
+    let layout = Layout::find()?;
+    match verb {
+        Verb::Setup { mnist } => setup::setup(&layout, &Options { mnist })?,
+        Verb::Doctor { deep } if doctor::doctor(&layout, deep)? => {}
+        Verb::Doctor { .. } => return Ok(ExitCode::FAILURE),
+        Verb::Jupyter { port } => jupyter::jupyter(&layout, port)?,
+        Verb::Run(arguments) => {
+            net::loopback_up(&layout)?;
+            run::run(arguments)?;
+        }
+        Verb::Browser(arguments) => {
+            net::loopback_up(&layout)?;
+            run::browser(arguments)?;
+        }
+        Verb::Test => suite::test(&layout)?,
+        Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,
+        Verb::Janitor { kernel, folder } => kernel::janitor(kernel, &folder),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,87 @@
+//! The Python side: JupyterLab and what the tests need, pinned in `requirements.txt`.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::layout::{Layout, conda_env};
+use crate::parts::{Finding, Options};
+use crate::{toolchain, tools};
+
+/// Fixed, because what a resolver does depends on it.
+const PIP: &str = "pip==26.3";
+
+/// Is the environment there, with exactly these requirements?
+pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
+    let python = layout.python();
+    if !python.exists() {
+        return Ok(Finding::Missing(format!("no Python environment in {} yet", layout.python_env().display())));
+    }
+    let Ok(version) = tools::output(Command::new(&python).arg("-V")) else {
+        return Ok(Finding::Wrong(format!("{} does not run: the Python that it was made with may be gone", python.display())));
+    };
+    if fs::read_to_string(stamp_file(layout)).unwrap_or_default() != stamp(layout, &version)? {
+        return Ok(Finding::Wrong(format!("{} does not hold what requirements.txt asks for", layout.python_env().display())));
+    }
+    Ok(Finding::Found(format!("{version} with requirements.txt in {}", layout.python_env().display())))
+}
+
+/// Makes the environment where there is none, and installs.
+pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
+    if conda_env().is_none() {
+        let (python, _) = toolchain::python()?;
+        let works = tools::output(Command::new(layout.python()).args(["-m", "pip", "--version"])).is_ok();
+        let here = fs::read_to_string(layout.python_env().join("pyvenv.cfg")).is_ok_and(|text| {
+            // A clone that was moved carries scripts that name the old place.
+            !text.contains("command =") || text.contains(&*layout.python_env().to_string_lossy())
+        });
+        if !(works && here) {
+            tools::remove_dir(&layout.python_env())?;
+            tools::run_visibly(Command::new(&python).args(["-m", "venv"]).arg(layout.python_env()), "making a Python environment")
+                .context("Python could not make a virtual environment: install its venv module (Debian and Ubuntu: `apt install python3-venv`), or use the conda environment of environment.yml")?;
+        }
+    }
+    let python = layout.python();
+    let version = tools::output(Command::new(&python).arg("-V"))?;
+    let hint = "pip could not install the Python packages (the network is needed for this once; behind a proxy, set HTTPS_PROXY); run the same command again";
+    tools::run_visibly(pip(&python).args(["install", "--quiet", PIP]), "installing pip").context(hint)?;
+    tools::run_visibly(pip(&python).args(["install", "-r"]).arg(layout.root.join("requirements.txt")), "installing the Python packages").context(hint)?;
+    tools::write_whole(&stamp_file(layout), stamp(layout, &version)?)
+}
+
+/// Pip of this environment, without questions and version notices.
+pub fn pip(python: &PathBuf) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", "pip", "--disable-pip-version-check", "--no-input"]);
+    command
+}
+
+/// A program of the environment that finds this environment's kernel before one of the same name
+/// that the user may have installed for themselves, and its own scripts first on PATH.
+pub fn command(layout: &Layout) -> Command {
+    let mut command = Command::new(layout.python());
+    let mut path = layout.python_env().join("bin").into_os_string();
+    if let Some(rest) = env::var_os("PATH") {
+        path.push(":");
+        path.push(rest);
+    }
+    tools::without_cargo_variables(&mut command)
+        .env("PATH", path)
+        .env("JUPYTER_PREFER_ENV_PATH", "1")
+        .env_remove("JUPYTER_PATH")
+        .env_remove("PYTHONHOME");
+    command
+}
+
+fn stamp_file(layout: &Layout) -> PathBuf {
+    layout.python_env().join("share/diffusion-lesson.stamp")
+}
+
+fn stamp(layout: &Layout, version: &str) -> Result<String> {
+    let path = layout.root.join("requirements.txt");
+    let wanted = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(format!("{} {version} {PIP} {}\n", tools::sha256(&wanted), layout.python_env().display()))
+}

@@ -1,0 +1,109 @@
+//! What Jupyter and evcxr read before a kernel starts: the kernel spec `rust`, the environment in
+//! it, evcxr's configuration, and the copy of this program that the spec names.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::layout::Layout;
+use crate::libtorch;
+use crate::parts::{Finding, Options};
+use crate::tools;
+
+/// Large pages for what libtorch allocates: training is up to a fifth faster.
+const ALLOCATOR: &str = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=8000000000:glibc.malloc.mmap_threshold=33554432";
+
+/// The environment that kernels run in and that the warm build directory is compiled in: both must
+/// see the same, or cargo compiles everything again.
+pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
+    let libtorch = libtorch::in_use(layout)?;
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mut variables = vec![
+        ("LIBTORCH", text(libtorch.clone())),
+        ("LD_LIBRARY_PATH", text(libtorch.join("lib"))),
+        ("DYLD_LIBRARY_PATH", text(libtorch.join("lib"))),
+        ("EVCXR_CONFIG_DIR", text(layout.kernel().join("config"))),
+        ("CARGO_PROFILE_DEV_DEBUG", "0".to_owned()),
+        // A failed `?` shows its chain of reasons; the kernel asks for backtraces, which we leave out.
+        ("RUST_LIB_BACKTRACE", "0".to_owned()),
+        ("GLIBC_TUNABLES", ALLOCATOR.to_owned()),
+    ];
+    if let Some(cache) = env::var_os("DIFFUSION_CACHE").filter(|cache| !cache.is_empty()) {
+        drop::<OsString>(cache);
+        variables.push(("DIFFUSION_CACHE", text(layout.cache.clone())));
+    }
+    Ok(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// The files of this part: path and text.
+fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
+    let mut env = serde_json::Map::new();
+    for (name, value) in environment(layout)? {
+        env.insert(name, Value::String(value));
+    }
+    let spec = json!({
+        "argv": [layout.launcher(), "kernel", "{connection_file}"],
+        "display_name": "Rust",
+        "language": "rust",
+        "interrupt_mode": "message",
+        "env": env,
+    });
+    let config = layout.kernel().join("config");
+    let plain = layout.kernel().join("config-plain");
+    let dep = format!(":dep diffusion = {{ path = {:?} }}\n", layout.support_crate());
+    let settings = ":efmt {:?}\n";
+    Ok(vec![
+        (layout.python_env().join("share/jupyter/kernels/rust/kernel.json"), format!("{spec:#}\n")),
+        (config.join("init.evcxr"), format!("{settings}{dep}")),
+        (config.join("prelude.rs"), "use diffusion::prelude::*;\nlet ready: bool = true;\n".to_owned()),
+        (plain.join("init.evcxr"), settings.to_owned()),
+    ])
+}
+
+/// Jupyter's question about news would stand over the first page of a class.
+fn overrides(layout: &Layout) -> Result<(PathBuf, String, String)> {
+    let path = layout.python_env().join("share/jupyter/lab/settings/overrides.json");
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    let mut settings: Value = serde_json::from_str(&old).unwrap_or_else(|_| json!({}));
+    settings["@jupyterlab/apputils-extension:notification"] = json!({"checkForUpdates": false, "doNotDisturbMode": false, "fetchNews": "false"});
+    Ok((path, old, format!("{settings:#}\n")))
+}
+
+/// Is everything as this program would write it?
+pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
+    for (path, text) in files(layout)? {
+        match fs::read_to_string(&path) {
+            Err(_) => return Ok(Finding::Missing(format!("no {}", path.display()))),
+            Ok(found) if found != text => return Ok(Finding::Wrong(format!("{} is out of date", path.display()))),
+            Ok(_) => {}
+        }
+    }
+    let (path, old, new) = overrides(layout)?;
+    if old != new {
+        return Ok(Finding::Missing(format!("{} does not turn Jupyter's news off yet", path.display())));
+    }
+    if fs::read(layout.launcher()).ok() != Some(fs::read(program()?)?) {
+        return Ok(Finding::Missing(format!("{} is not this program yet", layout.launcher().display())));
+    }
+    Ok(Finding::Found(format!("kernel `rust` in {}", layout.python_env().join("share/jupyter/kernels").display())))
+}
+
+/// Writes what is missing or different.
+pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
+    for (path, text) in files(layout)? {
+        tools::write_whole(&path, text)?;
+    }
+    let (path, _, text) = overrides(layout)?;
+    tools::write_whole(&path, text)?;
+    let (launcher, new) = (layout.launcher(), layout.kernel().join(".lab"));
+    let copied = fs::copy(program()?, &new).and_then(|_| fs::rename(&new, &launcher));
+    copied.with_context(|| format!("cannot write {}", launcher.display()))
+}
+
+fn program() -> Result<PathBuf> {
+    env::current_exe().context("the system does not say where this program is")
+}

@@ -1,0 +1,35 @@
+//! `lab test`: every test there is, in the order in which a failure costs least.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::layout::Layout;
+use crate::tools;
+
+/// Formatting, lints, documentation, Rust's tests, the notebooks, the browser.
+pub fn test(layout: &Layout) -> Result<()> {
+    let steps: [(&str, &[&str]); 4] = [
+        ("formatting", &["fmt", "--all", "--check"]),
+        ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        ("documentation", &["doc", "--workspace", "--no-deps"]),
+        ("tests", &["test", "--workspace"]),
+    ];
+    for (name, arguments) in steps {
+        println!("\n== {name}");
+        let mut cargo = Command::new("cargo");
+        tools::without_cargo_variables(&mut cargo).args(arguments).current_dir(&layout.root);
+        if name == "documentation" {
+            cargo.env("RUSTDOCFLAGS", "-D warnings");
+        }
+        tools::run(&mut cargo).with_context(|| format!("the {name} are not right"))?;
+    }
+    // Each in a process of its own: the runner becomes another program.
+    for (name, verb) in [("notebooks", "run"), ("browser", "browser")] {
+        println!("\n== {name}");
+        tools::run(Command::new(env::current_exe()?).arg(verb)).with_context(|| format!("the {name} failed"))?;
+    }
+    println!("\nall tests passed");
+    Ok(())
+}
