@@ -12,7 +12,9 @@
 //!   same function, much faster.
 //! - A dense layer's `kernel` is `(out, in)`. Flatten and reshape go channels last, as in Keras.
 
-use anyhow::{Result, ensure};
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -27,13 +29,19 @@ const INFERENCE_BATCH: i64 = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CnnConfig {
-    /// The seed of the first weights.
+    /// The seed of the first weights (default 26).
+    ///
+    /// It matters more than one would think. In the first dozen steps the whole network learns to
+    /// darken its output, and that push leaves some of the 64 units of the layer `dense` dead: a ReLU
+    /// whose input is negative for every image has no gradient to come back by. Of the seeds 1 to 48
+    /// the unluckiest keeps 1 unit alive, the median 42, and seed 26 with 61 the most.
+    /// Keras's seeds differ in the same way.
     pub seed: u64,
 }
 
 impl Default for CnnConfig {
     fn default() -> CnnConfig {
-        CnnConfig { seed: 42 }
+        CnnConfig { seed: 26 }
     }
 }
 
@@ -69,9 +77,24 @@ impl Cnn {
     ///
     /// # Errors
     /// As [`Model::load_weights`].
-    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Cnn> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Cnn> {
         let mut cnn = Cnn::new(CnnConfig::default());
         cnn.load_weights(path)?;
+        Ok(cnn)
+    }
+
+    /// A network with the weights of the first of these checkpoints that exists: what an earlier
+    /// notebook saved, else the trained weights that come with the lesson. Says which one it was.
+    ///
+    /// # Errors
+    /// When none of them exists, or the one that does is not a checkpoint of this model.
+    pub fn load_first(paths: &[&str]) -> Result<Cnn> {
+        let found = paths.iter().find(|path| Path::new(path).exists());
+        let Some(path) = found else {
+            bail!("no checkpoint found; looked for {}", paths.join(", "))
+        };
+        let cnn = Cnn::load(path)?;
+        println!("Weights from {path}.");
         Ok(cnn)
     }
 

@@ -1,6 +1,7 @@
 //! The lesson's network is Keras's: the same table, the same outputs, the same loss, the same steps.
 //!
 //! The golden numbers come from the real Keras, by `golden/keras_golden.py`.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

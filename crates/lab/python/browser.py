@@ -157,10 +157,18 @@ def drive(notebook: Notebook, out: Path, seconds: float):
 
 def gallery(page: Page, server: Server, names: list, folder: Path, out: Path):
     """Every notebook as it looks before it is run, saved outputs and all."""
+    problems = []
     for name in names:
         notebook = Notebook(page, server, name, folder)
         notebook.photograph(out / f"gallery-{Path(name).stem}.png")
-        print(f"{name}: {notebook.check_pictures()} saved pictures are shown", flush=True)
+        try:
+            print(f"{name}: {notebook.check_pictures()} saved pictures are shown", flush=True)
+        except Failed as problem:
+            problems.append(str(problem))
+        page.goto("about:blank")
+        server.stop_kernels()
+    if problems:
+        raise Failed("\n".join(problems))
 
 
 def main() -> int:
@@ -172,6 +180,7 @@ def main() -> int:
     parser.add_argument("--gallery", action="store_true", help="show all notebooks, run none")
     parser.add_argument("notebook", nargs="?", help="the notebook to drive")
     arguments = parser.parse_args()
+    (arguments.out / "failed.png").unlink(missing_ok=True)
     with Server(arguments.work, arguments.out) as server, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=arguments.chromium, args=FLAGS)
         page = chromium.new_page(viewport={"width": 1200, "height": 1000})

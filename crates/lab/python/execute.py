@@ -10,7 +10,8 @@ is "Not yet" one, or a cell tagged `raises-exception` that did not fail).
 
 After a failed cell the rest of the notebook still runs, so that one run tells all; it stops where
 its variables are lost (a timeout, a dead process, a dead kernel), for then everything fails.
-Cells are numbered by their position among the code cells, from 1.
+Cells are numbered by their position among the code cells, from 1; 0 is the notebook as a whole
+(not a notebook, or its kernel did not start).
 """
 
 import argparse
@@ -24,7 +25,8 @@ from pathlib import Path
 
 import nbformat
 
-from kernel import DEAD, TIMEOUT, CannotRun, Kernel, Result
+from kernel import DEAD, TIMEOUT, CannotRun, DidNotStart, Kernel, Result
+from page import page
 
 DIED = "Subprocess terminated"
 KERNELSPEC = {"display_name": "Rust", "language": "rust", "name": "rust"}
@@ -126,20 +128,23 @@ def save(text: str, path: Path):
 
 def run_notebook(path: Path, arguments, progress) -> dict:
     """Runs one notebook of the work folder, writes its executed copy and page; its part of the report."""
-    start, cells = time.monotonic(), 0
+    start, cells, failures = time.monotonic(), 0, []
     try:
         notebook = nbformat.read(path, as_version=4)
         tidy(notebook)
         cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-        with Kernel(path.parent, arguments.out / f"{path.stem}.log") as kernel:
-            failures = run_cells(notebook, kernel, arguments.timeout, progress)
+    except Exception as error:  # whatever nbformat stumbles over: the file is not a notebook
+        words = f"not a notebook: {type(error).__name__}: {str(error)[:500]}"
+        failures = [{"cell": 0, "kind": "error", "text": words}]
+    else:
+        try:
+            with Kernel(path.parent, arguments.out / f"{path.stem}.log") as kernel:
+                failures = run_cells(notebook, kernel, arguments.timeout, progress)
+        except DidNotStart as error:
+            failures = [{"cell": 0, "kind": "error", "text": str(error)}]
         save(nbformat.writes(notebook), arguments.out / path.name)
         if not arguments.no_html:
-            from page import page
-
             save(page(notebook, path), arguments.out / f"{path.stem}.html")
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        failures = [{"cell": 0, "kind": "error", "text": f"not a notebook: {error}"}]
     seconds = round(time.monotonic() - start, 1)
     return {"name": path.name, "cells": cells, "seconds": seconds, "failures": failures}
 
@@ -207,6 +212,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except CannotRun as error:
-        sys.exit(f"lab run: {error}")
+        print(f"lab run: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,7 +4,10 @@ It talks to the kernel through jupyter_client, as JupyterLab does. evcxr speaks 
 machine's loopback interface has to be up; `lab` sees to that.
 """
 
+import contextlib
+import os
 import queue
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -23,6 +26,10 @@ IDLE, DEAD, TIMEOUT = "idle", "dead", "timeout"
 
 class CannotRun(Exception):
     """There is no kernel to run anything in; the text says why, and the mend."""
+
+
+class DidNotStart(Exception):
+    """One kernel died or kept silent at its start; the text has its last words."""
 
 
 @dataclass
@@ -54,7 +61,7 @@ class Kernel:
 
     def __init__(self, folder: Path, log: Path):
         kernels = Path(sys.prefix, "share/jupyter/kernels")
-        self.folder, self.log, self.client, self.busy = folder, log, None, False
+        self.folder, self.log, self.client, self.busy, self.group = folder, log, None, False, None
         self.manager = KernelManager(
             kernel_name="rust", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
         )
@@ -69,13 +76,14 @@ class Kernel:
         try:
             with self.log.open("wb") as log:
                 self.manager.start_kernel(cwd=str(self.folder), stdout=log, stderr=log)
+            self.group = getattr(self.manager.provisioner, "pgid", None)
             self.client = self.manager.client()
             self.client.start_channels()
             self.client.wait_for_ready(timeout=START_LIMIT)
         except BaseException as error:
             self.stop()
             if isinstance(error, (RuntimeError, OSError)):
-                raise CannotRun(f"the kernel did not start: {error}{self.last_words()}") from error
+                raise DidNotStart(f"the kernel did not start: {error}{self.last_words()}") from error
             raise
         return self
 
@@ -134,14 +142,17 @@ class Kernel:
                 return
 
     def stop(self):
-        """Shuts the kernel down: asked first, then terminated, then killed with all it started."""
+        """Shuts the kernel down: asked first, then terminated, then killed; and with it all it started."""
         if self.client and self.busy and self.manager.is_alive():
             self.interrupt()  # while a cell runs, evcxr does not answer a request to shut down
         if self.client:
             self.client.stop_channels()
         if self.manager.has_kernel:
             self.manager.shutdown_kernel(now=False)
-        self.client = None
+        if self.group and self.group != os.getpgrp():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.group, signal.SIGKILL)  # a cell's process, a compiler still at work
+        self.client = self.group = None
 
     def last_words(self) -> str:
         """The end of what the kernel itself wrote, for an error's text."""

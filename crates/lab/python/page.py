@@ -16,6 +16,9 @@ TEMPLATE = """
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}
+<style>summary { font: var(--jp-ui-font-size1) var(--jp-ui-font-family); padding: 4px 84px; cursor: pointer; }</style>
+{%- endblock -%}
 {%- block input_group -%}
 {%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
 <details><summary>Show the code</summary>{{ super() }}</details>
@@ -27,11 +30,14 @@ TEMPLATE = """
 class Renderer(IPythonRenderer):
     """Markdown to HTML, formulas to MathML."""
 
-    def inline_math(self, body: str) -> str:
-        return convert(body)
+    def inline_math(self, body: str, display: str = "inline") -> str:
+        try:
+            return convert(body, display=display)
+        except Exception:  # a formula the converter does not know is shown as it was written
+            return f"<code>{self.escape_html(body)}</code>"
 
     def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+        return self.inline_math(body, "block")
 
     def latex_environment(self, name: str, body: str) -> str:
         return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")

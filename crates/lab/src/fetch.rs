@@ -19,7 +19,11 @@ pub fn agent(connect: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
         .timeout_connect(Some(connect))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        .tls_config(ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build())
+        .tls_config(
+            ureq::tls::TlsConfig::builder()
+                .root_certs(ureq::tls::RootCerts::PlatformVerifier)
+                .build(),
+        )
         .http_status_as_error(false)
         .build()
         .into()
@@ -28,10 +32,15 @@ pub fn agent(connect: Duration) -> ureq::Agent {
 /// Brings `url` to `target`. What an interrupted download left in `<target>.part` is continued;
 /// the file takes its name only once its hash is right. With no hash the caller checks the content.
 pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>) -> Result<()> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = target
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let part = part_of(target);
     if let Some(folder) = target.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let mut progress = Progress::new(&name);
     let mut attempt = 1;
@@ -42,13 +51,20 @@ pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>
             Err(Broken::Local(error)) => return Err(error),
             Err(Broken::Remote(error)) => {
                 // A transfer that moved on earns new attempts; one that does not is over soon.
-                attempt = if length(&part) > before { 1 } else { attempt + 1 };
+                attempt = if length(&part) > before {
+                    1
+                } else {
+                    attempt + 1
+                };
                 if attempt > ATTEMPTS || length(&part) == 0 {
                     return Err(error.context(format!(
                         "cannot download {name}: check the network connection (and HTTPS_PROXY, where a proxy is needed), then run the same command again; it goes on where it stopped"
                     )));
                 }
-                println!("  {name}: the connection broke ({error:#}); going on at {}", size(length(&part)));
+                println!(
+                    "  {name}: the connection broke ({error:#}); going on at {}",
+                    size(length(&part))
+                );
                 std::thread::sleep(Duration::from_millis(200 << attempt));
             }
         }
@@ -58,10 +74,13 @@ pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>
         let got = tools::sha256_file(&part)?;
         if got != expected {
             let _ = fs::remove_file(&part);
-            bail!("{name} is not the file it should be: expected SHA-256 {expected}, got {got}. It was deleted; run the same command again, and if it happens again, look for a proxy or mirror that changes downloads");
+            bail!(
+                "{name} is not the file it should be: expected SHA-256 {expected}, got {got}. It was deleted; run the same command again, and if it happens again, look for a proxy or mirror that changes downloads"
+            );
         }
     }
-    fs::rename(&part, target).with_context(|| format!("cannot rename {} to {}", part.display(), target.display()))
+    fs::rename(&part, target)
+        .with_context(|| format!("cannot rename {} to {}", part.display(), target.display()))
 }
 
 /// The name of the unfinished download of `target`.
@@ -73,11 +92,20 @@ pub fn part_of(target: &Path) -> PathBuf {
 
 /// The whole text of a small resource.
 pub fn text(agent: &ureq::Agent, url: &str, accept: &str) -> Result<String> {
-    let mut response = agent.get(url).header("Accept", accept).call().map_err(|error| anyhow!("{error}"))?;
+    let mut response = agent
+        .get(url)
+        .header("Accept", accept)
+        .call()
+        .map_err(|error| anyhow!("{error}"))?;
     if !response.status().is_success() {
         bail!("the server answered {}", response.status());
     }
-    response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|error| anyhow!("{error}"))
+    response
+        .body_mut()
+        .with_config()
+        .limit(64 << 20)
+        .read_to_string()
+        .map_err(|error| anyhow!("{error}"))
 }
 
 /// Why a transfer stopped: what trying again can mend, and what it cannot.
@@ -86,19 +114,30 @@ enum Broken {
     Local(anyhow::Error),
 }
 
-fn transfer(agent: &ureq::Agent, url: &str, part: &Path, progress: &mut Progress) -> Result<(), Broken> {
+fn transfer(
+    agent: &ureq::Agent,
+    url: &str,
+    part: &Path,
+    progress: &mut Progress,
+) -> Result<(), Broken> {
     let have = length(part);
     let mut request = agent.get(url).header("Accept-Encoding", "identity");
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
-    let mut response = request.call().map_err(|error| Broken::Remote(anyhow!("{error}")))?;
+    let mut response = request
+        .call()
+        .map_err(|error| Broken::Remote(anyhow!("{error}")))?;
     let (start, append) = match response.status().as_u16() {
         206 => (have, true),
         200 => (0, false),
         // Nothing beyond what we have: the part is the whole file, as its hash will show.
         416 if have > 0 => return Ok(()),
-        status => return Err(Broken::Local(anyhow!("the server answered {status} for {url}"))),
+        status => {
+            return Err(Broken::Local(anyhow!(
+                "the server answered {status} for {url}"
+            )));
+        }
     };
     let total = response.body().content_length().map(|rest| start + rest);
     let mut file = open(part, append).map_err(|error| Broken::Local(full_disk(error, part)))?;
@@ -113,12 +152,17 @@ fn transfer(agent: &ureq::Agent, url: &str, part: &Path, progress: &mut Progress
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(Broken::Remote(anyhow!("{error}"))),
         };
-        file.write_all(&buffer[..count]).map_err(|error| Broken::Local(full_disk(error, part)))?;
+        file.write_all(&buffer[..count])
+            .map_err(|error| Broken::Local(full_disk(error, part)))?;
         done += count as u64;
         progress.at(done);
     }
     match total {
-        Some(total) if done < total => Err(Broken::Remote(anyhow!("the server closed it after {} of {}", size(done), size(total)))),
+        Some(total) if done < total => Err(Broken::Remote(anyhow!(
+            "the server closed it after {} of {}",
+            size(done),
+            size(total)
+        ))),
         _ => Ok(()),
     }
 }
@@ -126,7 +170,11 @@ fn transfer(agent: &ureq::Agent, url: &str, part: &Path, progress: &mut Progress
 fn open(part: &Path, append: bool) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true);
-    if append { options.append(true) } else { options.write(true).truncate(true) };
+    if append {
+        options.append(true)
+    } else {
+        options.write(true).truncate(true)
+    };
     options.open(part)
 }
 
@@ -142,7 +190,9 @@ pub fn full_disk(error: std::io::Error, path: &Path) -> anyhow::Error {
             "the disk is full: no room for {} (set-up needs about 3 GB; make room, or set DIFFUSION_CACHE to a folder on another disk, then run the same command again)",
             path.display()
         ),
-        ErrorKind::PermissionDenied => anyhow!("{folder} may not be written ({error}): mend its permissions, or set DIFFUSION_CACHE to another folder"),
+        ErrorKind::PermissionDenied => anyhow!(
+            "{folder} may not be written ({error}): mend its permissions, or set DIFFUSION_CACHE to another folder"
+        ),
         _ => anyhow!("cannot write {}: {error}", path.display()),
     }
 }
@@ -153,12 +203,15 @@ pub fn save(reader: &mut dyn Read, path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 17];
     loop {
-        let count = reader.read(&mut buffer).with_context(|| format!("cannot read what should go to {}", path.display()))?;
+        let count = reader
+            .read(&mut buffer)
+            .with_context(|| format!("cannot read what should go to {}", path.display()))?;
         if count == 0 {
             break;
         }
         hasher.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).map_err(|error| full_disk(error, path))?;
+        file.write_all(&buffer[..count])
+            .map_err(|error| full_disk(error, path))?;
     }
     Ok(tools::hex(&hasher.finalize()))
 }
@@ -178,7 +231,15 @@ struct Progress {
 impl Progress {
     fn new(name: &str) -> Progress {
         let terminal = std::io::stdout().is_terminal();
-        Progress { name: name.to_owned(), terminal, from: 0, total: None, began: Instant::now(), shown: None, last: 0 }
+        Progress {
+            name: name.to_owned(),
+            terminal,
+            from: 0,
+            total: None,
+            began: Instant::now(),
+            shown: None,
+            last: 0,
+        }
     }
 
     fn start(&mut self, from: u64, total: Option<u64>) {
@@ -199,10 +260,19 @@ impl Progress {
         let mut line = format!("  {}: {}", self.name, size(done));
         if let Some(total) = self.total.filter(|total| *total > 0) {
             let left = (total.saturating_sub(done)) as f64 / speed.max(1.0);
-            line = format!("{line} of {} ({:.0}%), {:.0} s left", size(total), 100.0 * done as f64 / total as f64, left);
+            line = format!(
+                "{line} of {} ({:.0}%), {:.0} s left",
+                size(total),
+                100.0 * done as f64 / total as f64,
+                left
+            );
         }
         line = format!("{line}, {}/s", size(speed as u64));
-        if self.terminal { print!("\r\x1b[2K{line}") } else { println!("{line}") };
+        if self.terminal {
+            print!("\r\x1b[2K{line}")
+        } else {
+            println!("{line}")
+        };
         let _ = std::io::stdout().flush();
     }
 

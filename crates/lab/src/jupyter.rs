@@ -18,8 +18,16 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
         })?;
     }
     let mut lab: Command = python::command(layout);
-    lab.args(["-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=50"])
-        .arg(format!("--ServerApp.root_dir={}", layout.notebooks().display()));
+    lab.args([
+        "-m",
+        "jupyterlab",
+        "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.port_retries=50",
+    ])
+    .arg(format!(
+        "--ServerApp.root_dir={}",
+        layout.notebooks().display()
+    ));
     if let Some(port) = port {
         lab.arg(format!("--ServerApp.port={port}"));
     }

@@ -28,38 +28,60 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
 
 fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<()> {
     if !connection.is_file() {
-        bail!("no connection file {}: this verb is for Jupyter, which makes one", connection.display());
+        bail!(
+            "no connection file {}: this verb is for Jupyter, which makes one",
+            connection.display()
+        );
     }
     if !layout.seed().is_dir() {
-        bail!("there is no warm build directory in {} yet: run `make lab`", layout.seed().display());
+        bail!(
+            "there is no warm build directory in {} yet: run `make lab`",
+            layout.seed().display()
+        );
     }
     let own = own_directory(layout)?;
     let house = seed::house_lock(layout)?;
-    house.lock_shared().context("cannot lock the kernels' folder")?;
+    house
+        .lock_shared()
+        .context("cannot lock the kernels' folder")?;
     tree::clone(&layout.seed(), &own).context("cannot copy the warm build directory")?;
     drop(house);
 
     let mut evcxr = Command::new(program);
     tools::without_cargo_variables(&mut evcxr);
-    evcxr.arg("--control_file").arg(connection).env("EVCXR_TMPDIR", own.join("cell"));
+    evcxr
+        .arg("--control_file")
+        .arg(connection)
+        .env("EVCXR_TMPDIR", own.join("cell"))
+        // evcxr "updates" a kernel spec called `rust` that it finds in the user's folder, though it
+        // may be somebody else's. In a folder that does not exist it finds none.
+        .env("JUPYTER_PATH", own.join("no-kernel-specs"));
     if !seed::is_fresh(layout) {
         // The support crate was edited. Cargo compiles it here, now; if it does not compile, the
         // kernel must start all the same, so that the notebook can show the compiler's words.
         eprintln!("lab kernel: the support crate changed, compiling it for this kernel");
         if let Err(error) = seed::compile(layout, &own, false) {
-            eprintln!("lab kernel: the support crate does not compile, so the kernel starts without it:\n{error:#}");
+            eprintln!(
+                "lab kernel: the support crate does not compile, so the kernel starts without it:\n{error:#}"
+            );
             evcxr.env("EVCXR_CONFIG_DIR", layout.kernel().join("config-plain"));
         }
     }
     let error = evcxr.exec();
-    Err(error).with_context(|| format!("cannot start the kernel {}: run `make lab`", program.display()))
+    Err(error).with_context(|| {
+        format!(
+            "cannot start the kernel {}: run `make lab`",
+            program.display()
+        )
+    })
 }
 
 /// Removes what crashed kernels left, makes a directory for this process, and starts its janitor.
 fn own_directory(layout: &Layout) -> Result<PathBuf> {
     let house = seed::house_lock(layout)?;
     house.lock().context("cannot lock the kernels' folder")?;
-    fs::create_dir_all(layout.runs()).with_context(|| format!("cannot make {}", layout.runs().display()))?;
+    fs::create_dir_all(layout.runs())
+        .with_context(|| format!("cannot make {}", layout.runs().display()))?;
     sweep(&layout.runs())?;
     let id = std::process::id();
     let mut own = layout.runs().join(id.to_string());
@@ -67,13 +89,19 @@ fn own_directory(layout: &Layout) -> Result<PathBuf> {
     for again in 1.. {
         match fs::create_dir(&own) {
             Ok(()) => break,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => own = layout.runs().join(format!("{id}-{again}")),
-            Err(error) => return Err(error).with_context(|| format!("cannot make {}", own.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                own = layout.runs().join(format!("{id}-{again}"))
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot make {}", own.display()));
+            }
         }
     }
     let path = own.join(OWNER);
     let owner = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    owner.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    owner
+        .lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
     // The lock belongs to the open file, which the janitor holds as its standard input.
     Command::new(env::current_exe()?)
         .args(["janitor", &id.to_string()])
@@ -90,7 +118,10 @@ fn own_directory(layout: &Layout) -> Result<PathBuf> {
 
 /// Removes every directory below `runs` that nobody owns any more.
 pub fn sweep(runs: &Path) -> Result<()> {
-    for entry in fs::read_dir(runs).with_context(|| format!("cannot read {}", runs.display()))?.flatten() {
+    for entry in fs::read_dir(runs)
+        .with_context(|| format!("cannot read {}", runs.display()))?
+        .flatten()
+    {
         let free = match File::open(entry.path().join(OWNER)) {
             Ok(owner) => owner.try_lock().is_ok(),
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,

@@ -6,11 +6,11 @@
 //! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
 //! directories) and [`layout`] (where everything is).
 
-pub mod jupyter;
 pub mod doctor;
 pub mod evcxr;
 pub mod fetch;
 pub mod index;
+pub mod jupyter;
 pub mod kernel;
 pub mod layout;
 pub mod libtorch;

@@ -75,7 +75,9 @@ fn recipe() -> Result<&'static Recipe> {
     match (env::consts::OS, env::consts::ARCH) {
         ("linux", "x86_64") => Ok(&LINUX_X86_64),
         ("macos", "aarch64") => Ok(&MACOS_ARM64),
-        (system, machine) => bail!("there is no ready libtorch for {system} on {machine} here: set LIBTORCH to a libtorch {LIBTORCH_VERSION} of your own"),
+        (system, machine) => bail!(
+            "there is no ready libtorch for {system} on {machine} here: set LIBTORCH to a libtorch {LIBTORCH_VERSION} of your own"
+        ),
     }
 }
 
@@ -90,7 +92,12 @@ fn own_libtorch(layout: &Layout) -> Option<PathBuf> {
 /// path, and what one clone compiled is fresh in another.
 pub fn in_use(layout: &Layout) -> Result<PathBuf> {
     let link = layout.libtorch_link();
-    link.canonicalize().with_context(|| format!("{} does not lead to a libtorch: run `make lab`", link.display()))
+    link.canonicalize().with_context(|| {
+        format!(
+            "{} does not lead to a libtorch: run `make lab`",
+            link.display()
+        )
+    })
 }
 
 /// Is it there, and does `target/libtorch` lead to it?
@@ -105,37 +112,74 @@ pub fn check(layout: &Layout, deep: bool) -> Result<Finding> {
             other => return Ok(other),
         },
     };
-    let wanted = wanted.canonicalize().with_context(|| format!("cannot find {}", wanted.display()))?;
+    let wanted = wanted
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", wanted.display()))?;
     if layout.libtorch_link().canonicalize().ok().as_ref() != Some(&wanted) {
-        return Ok(Finding::Missing(format!("{} does not lead to {} yet", layout.libtorch_link().display(), wanted.display())));
+        return Ok(Finding::Missing(format!(
+            "{} does not lead to {} yet",
+            layout.libtorch_link().display(),
+            wanted.display()
+        )));
     }
-    let own = if own_libtorch(layout).is_some() { " (your LIBTORCH)" } else { "" };
-    Ok(Finding::Found(format!("libtorch {LIBTORCH_VERSION} in {}{own}", wanted.display())))
+    let own = if own_libtorch(layout).is_some() {
+        " (your LIBTORCH)"
+    } else {
+        ""
+    };
+    Ok(Finding::Found(format!(
+        "libtorch {LIBTORCH_VERSION} in {}{own}",
+        wanted.display()
+    )))
 }
 
 /// Assembles it unless the person has their own, and links it.
 pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     let wanted = own_libtorch(layout).unwrap_or_else(|| layout.cached_libtorch());
-    if own_libtorch(layout).is_none() && !matches!(check_cached(layout, false)?, Finding::Found(_)) {
+    if own_libtorch(layout).is_none() && !matches!(check_cached(layout, false)?, Finding::Found(_))
+    {
         assemble(layout)?;
     }
-    let wanted = wanted.canonicalize().with_context(|| format!("cannot find {}", wanted.display()))?;
-    fs::create_dir_all(layout.target()).with_context(|| format!("cannot make {}", layout.target().display()))?;
+    let wanted = wanted
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", wanted.display()))?;
+    fs::create_dir_all(layout.target())
+        .with_context(|| format!("cannot make {}", layout.target().display()))?;
     let (link, new) = (layout.libtorch_link(), layout.target().join(".libtorch"));
     let _ = fs::remove_file(&new);
-    symlink(&wanted, &new).and_then(|()| fs::rename(&new, &link)).with_context(|| format!("cannot link {} to {}", link.display(), wanted.display()))
+    symlink(&wanted, &new)
+        .and_then(|()| fs::rename(&new, &link))
+        .with_context(|| format!("cannot link {} to {}", link.display(), wanted.display()))
 }
 
 /// Has this directory the right version, and what torch-sys needs?
 fn usable(folder: &Path) -> Result<()> {
     let file = folder.join("build-version");
-    let version = fs::read_to_string(&file).with_context(|| format!("{} is no libtorch: no file `build-version` in it", folder.display()))?;
+    let version = fs::read_to_string(&file).with_context(|| {
+        format!(
+            "{} is no libtorch: no file `build-version` in it",
+            folder.display()
+        )
+    })?;
     // The official archives say `2.13.0+cpu`.
     if version.trim().split('+').next() != Some(LIBTORCH_VERSION) {
-        bail!("{} is libtorch {}, needed is {LIBTORCH_VERSION}", folder.display(), version.trim());
+        bail!(
+            "{} is libtorch {}, needed is {LIBTORCH_VERSION}",
+            folder.display(),
+            version.trim()
+        );
     }
-    let end = if cfg!(target_os = "macos") { "dylib" } else { "so" };
-    for name in [format!("lib/libtorch_cpu.{end}"), format!("lib/libc10.{end}"), format!("lib/libtorch.{end}"), "include/torch/csrc/api/include/torch/torch.h".to_owned()] {
+    let end = if cfg!(target_os = "macos") {
+        "dylib"
+    } else {
+        "so"
+    };
+    for name in [
+        format!("lib/libtorch_cpu.{end}"),
+        format!("lib/libc10.{end}"),
+        format!("lib/libtorch.{end}"),
+        "include/torch/csrc/api/include/torch/torch.h".to_owned(),
+    ] {
         if !folder.join(&name).exists() {
             bail!("{} has no {name}", folder.display());
         }
@@ -147,22 +191,33 @@ fn check_cached(layout: &Layout, deep: bool) -> Result<Finding> {
     let folder = layout.cached_libtorch();
     let Ok(record) = fs::read_to_string(folder.join(RECORD)) else {
         recipe()?;
-        return Ok(Finding::Missing(format!("libtorch {LIBTORCH_VERSION} is not in the cache yet (a download of 540 MB, 450 MB when done)")));
+        return Ok(Finding::Missing(format!(
+            "libtorch {LIBTORCH_VERSION} is not in the cache yet (a download of 540 MB, 450 MB when done)"
+        )));
     };
     if let Err(error) = usable(&folder) {
         return Ok(Finding::Wrong(format!("{error:#}")));
     }
     for line in record.lines() {
         let [hash, size, name] = line.split(' ').collect::<Vec<_>>()[..] else {
-            return Ok(Finding::Wrong(format!("{} is damaged", folder.join(RECORD).display())));
+            return Ok(Finding::Wrong(format!(
+                "{} is damaged",
+                folder.join(RECORD).display()
+            )));
         };
         let path = folder.join("lib").join(name);
         let found = fs::metadata(&path).map_or(0, |data| data.len());
         if found.to_string() != size {
-            return Ok(Finding::Wrong(format!("{} has {found} bytes, expected {size}", path.display())));
+            return Ok(Finding::Wrong(format!(
+                "{} has {found} bytes, expected {size}",
+                path.display()
+            )));
         }
         if deep && tools::sha256_file(&path)? != hash {
-            return Ok(Finding::Wrong(format!("{} is not what was unpacked: its SHA-256 is not {hash}", path.display())));
+            return Ok(Finding::Wrong(format!(
+                "{} is not what was unpacked: its SHA-256 is not {hash}",
+                path.display()
+            )));
         }
     }
     Ok(Finding::Found(String::new()))
@@ -171,25 +226,32 @@ fn check_cached(layout: &Layout, deep: bool) -> Result<Finding> {
 fn assemble(layout: &Layout) -> Result<()> {
     let recipe = recipe()?;
     let agent = fetch::agent(Duration::from_secs(10));
-    let new = layout.downloads().join(format!("libtorch-{LIBTORCH_VERSION}"));
+    let new = layout
+        .downloads()
+        .join(format!("libtorch-{LIBTORCH_VERSION}"));
     tools::remove_dir(&new)?;
     let mut record = BTreeMap::new();
     for wheel in recipe.wheels {
         let file = layout.downloads().join(wheel.file);
         index::bring(layout, &agent, wheel, &file)?;
         println!("  unpacking {}", wheel.project);
-        unpack(&file, &new, recipe.libraries, &mut record).with_context(|| format!("cannot unpack {}", file.display()))?;
+        unpack(&file, &new, recipe.libraries, &mut record)
+            .with_context(|| format!("cannot unpack {}", file.display()))?;
     }
     if cfg!(target_os = "linux") {
         symlink("libgomp.so.1", new.join("lib/libgomp.so")).context("cannot link libgomp.so")?;
         tools::write_whole(&new.join("lib/libtorch.so"), "INPUT(-ltorch_cpu)\n")?;
     }
     tools::write_whole(&new.join("build-version"), LIBTORCH_VERSION)?;
-    let lines: String = record.into_iter().map(|(name, (hash, size))| format!("{hash} {size} {name}\n")).collect();
+    let lines: String = record
+        .into_iter()
+        .map(|(name, (hash, size))| format!("{hash} {size} {name}\n"))
+        .collect();
     tools::write_whole(&new.join(RECORD), lines)?;
     usable(&new).context("the wheels do not hold what was expected")?;
     tools::remove_dir(&layout.cached_libtorch())?;
-    fs::rename(&new, layout.cached_libtorch()).with_context(|| format!("cannot rename {}", new.display()))?;
+    fs::rename(&new, layout.cached_libtorch())
+        .with_context(|| format!("cannot rename {}", new.display()))?;
     for wheel in recipe.wheels {
         let _ = fs::remove_file(layout.downloads().join(wheel.file));
     }
@@ -197,7 +259,12 @@ fn assemble(layout: &Layout) -> Result<()> {
 }
 
 /// Unpacks the headers and the libraries asked for; notes hash and size of each library.
-fn unpack(wheel: &Path, into: &Path, libraries: &[&str], record: &mut BTreeMap<String, (String, u64)>) -> Result<()> {
+fn unpack(
+    wheel: &Path,
+    into: &Path,
+    libraries: &[&str],
+    record: &mut BTreeMap<String, (String, u64)>,
+) -> Result<()> {
     let file = File::open(wheel)?;
     let mut archive = zip::ZipArchive::new(file)?;
     for position in 0..archive.len() {
@@ -206,7 +273,9 @@ fn unpack(wheel: &Path, into: &Path, libraries: &[&str], record: &mut BTreeMap<S
         let library = libraries.iter().any(|wanted| matches(wanted, &name));
         let target = match name.strip_prefix("torch/include/") {
             Some(header) => into.join("include").join(header),
-            None if library => into.join("lib").join(name.rsplit('/').next().unwrap_or(&name)),
+            None if library => into
+                .join("lib")
+                .join(name.rsplit('/').next().unwrap_or(&name)),
             None => continue,
         };
         if name.ends_with('/') || name.contains("..") {
@@ -217,7 +286,11 @@ fn unpack(wheel: &Path, into: &Path, libraries: &[&str], record: &mut BTreeMap<S
         let size = member.size();
         let hash = fetch::save(&mut member, &target)?;
         if library {
-            let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = target
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             record.insert(name, (hash, size));
         }
     }
@@ -226,7 +299,10 @@ fn unpack(wheel: &Path, into: &Path, libraries: &[&str], record: &mut BTreeMap<S
 
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
-        Some((start, end)) => name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end)).is_some_and(|middle| !middle.contains('/')),
+        Some((start, end)) => name
+            .strip_prefix(start)
+            .and_then(|rest| rest.strip_suffix(end))
+            .is_some_and(|middle| !middle.contains('/')),
         None => pattern == name,
     }
 }

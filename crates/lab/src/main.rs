@@ -13,6 +13,9 @@ use lab::{doctor, jupyter, kernel, net, run, setup, suite};
 /// The workbench of the lesson.
 #[derive(Parser)]
 struct Arguments {
+    /// Another clone than the one this program was built in
+    #[arg(long, global = true, hide = true, value_name = "FOLDER")]
+    root: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -52,7 +55,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match act(Arguments::parse().verb) {
+    match act(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -61,9 +64,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(verb: Verb) -> Result<ExitCode> {
-    let layout = Layout::find()?;
-    match verb {
+fn act(arguments: Arguments) -> Result<ExitCode> {
+    let mut layout = Layout::find()?;
+    if let Some(root) = arguments.root {
+        layout.root = root;
+    }
+    match arguments.verb {
         Verb::Setup { mnist } => setup::setup(&layout, &Options { mnist })?,
         Verb::Doctor { deep } if doctor::doctor(&layout, deep)? => {}
         Verb::Doctor { .. } => return Ok(ExitCode::FAILURE),

@@ -16,7 +16,14 @@ use crate::{python, tools};
 pub fn loopback_up(layout: &Layout) -> Result<()> {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     match TcpStream::connect_timeout(&nobody, Duration::from_secs(2)) {
-        Err(error) if matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::AddrNotAvailable | ErrorKind::TimedOut) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NetworkUnreachable
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::AddrNotAvailable
+                    | ErrorKind::TimedOut
+            ) => {}
         _ => return Ok(()),
     }
     // Linux: SIOCSIFFLAGS with IFF_UP | IFF_LOOPBACK | IFF_RUNNING. Python's ioctl spares us both

@@ -39,11 +39,46 @@ pub struct Part {
 /// All of them.
 pub const PARTS: &[Part] = &[
     // The error of this check is the mend: the machine's own tools are not ours to install.
-    Part { name: "tools", check: |_, _| toolchain::check().map(Finding::Found), make: |_, _| toolchain::check().map(drop), shared: false },
-    Part { name: "python", check: python::check, make: python::make, shared: false },
-    Part { name: "libtorch", check: libtorch::check, make: libtorch::make, shared: true },
-    Part { name: "evcxr", check: evcxr::check, make: evcxr::make, shared: true },
-    Part { name: "mnist", check: mnist::check, make: mnist::make, shared: true },
-    Part { name: "kernel", check: spec::check, make: spec::make, shared: false },
-    Part { name: "seed", check: seed::check, make: seed::make, shared: false },
+    Part {
+        name: "tools",
+        check: |_, _| toolchain::check().map(Finding::Found),
+        make: |_, _| toolchain::check().map(drop),
+        shared: false,
+    },
+    Part {
+        name: "python",
+        check: python::check,
+        make: python::make,
+        shared: false,
+    },
+    Part {
+        name: "libtorch",
+        check: libtorch::check,
+        make: libtorch::make,
+        shared: true,
+    },
+    Part {
+        name: "evcxr",
+        check: evcxr::check,
+        make: evcxr::make,
+        shared: true,
+    },
+    Part {
+        name: "mnist",
+        check: mnist::check,
+        make: mnist::make,
+        shared: true,
+    },
+    Part {
+        name: "kernel",
+        check: spec::check,
+        make: spec::make,
+        shared: false,
+    },
+    Part {
+        name: "seed",
+        check: seed::check,
+        make: seed::make,
+        shared: false,
+    },
 ];

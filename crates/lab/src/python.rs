@@ -18,22 +18,35 @@ const PIP: &str = "pip==26.3";
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     let python = layout.python();
     if !python.exists() {
-        return Ok(Finding::Missing(format!("no Python environment in {} yet", layout.python_env().display())));
+        return Ok(Finding::Missing(format!(
+            "no Python environment in {} yet",
+            layout.python_env().display()
+        )));
     }
     let Ok(version) = tools::output(Command::new(&python).arg("-V")) else {
-        return Ok(Finding::Wrong(format!("{} does not run: the Python that it was made with may be gone", python.display())));
+        return Ok(Finding::Wrong(format!(
+            "{} does not run: the Python that it was made with may be gone",
+            python.display()
+        )));
     };
     if fs::read_to_string(stamp_file(layout)).unwrap_or_default() != stamp(layout, &version)? {
-        return Ok(Finding::Wrong(format!("{} does not hold what requirements.txt asks for", layout.python_env().display())));
+        return Ok(Finding::Wrong(format!(
+            "{} does not hold what requirements.txt asks for",
+            layout.python_env().display()
+        )));
     }
-    Ok(Finding::Found(format!("{version} with requirements.txt in {}", layout.python_env().display())))
+    Ok(Finding::Found(format!(
+        "{version} with requirements.txt in {}",
+        layout.python_env().display()
+    )))
 }
 
 /// Makes the environment where there is none, and installs.
 pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     if conda_env().is_none() {
         let (python, _) = toolchain::python()?;
-        let works = tools::output(Command::new(layout.python()).args(["-m", "pip", "--version"])).is_ok();
+        let works =
+            tools::output(Command::new(layout.python()).args(["-m", "pip", "--version"])).is_ok();
         let here = fs::read_to_string(layout.python_env().join("pyvenv.cfg")).is_ok_and(|text| {
             // A clone that was moved carries scripts that name the old place.
             !text.contains("command =") || text.contains(&*layout.python_env().to_string_lossy())
@@ -47,8 +60,18 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     let python = layout.python();
     let version = tools::output(Command::new(&python).arg("-V"))?;
     let hint = "pip could not install the Python packages (the network is needed for this once; behind a proxy, set HTTPS_PROXY); run the same command again";
-    tools::run_visibly(pip(&python).args(["install", "--quiet", PIP]), "installing pip").context(hint)?;
-    tools::run_visibly(pip(&python).args(["install", "-r"]).arg(layout.root.join("requirements.txt")), "installing the Python packages").context(hint)?;
+    tools::run_visibly(
+        pip(&python).args(["install", "--quiet", PIP]),
+        "installing pip",
+    )
+    .context(hint)?;
+    tools::run_visibly(
+        pip(&python)
+            .args(["install", "-r"])
+            .arg(layout.root.join("requirements.txt")),
+        "installing the Python packages",
+    )
+    .context(hint)?;
     tools::write_whole(&stamp_file(layout), stamp(layout, &version)?)
 }
 
@@ -83,5 +106,9 @@ fn stamp_file(layout: &Layout) -> PathBuf {
 fn stamp(layout: &Layout, version: &str) -> Result<String> {
     let path = layout.root.join("requirements.txt");
     let wanted = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(format!("{} {version} {PIP} {}\n", tools::sha256(&wanted), layout.python_env().display()))
+    Ok(format!(
+        "{} {version} {PIP} {}\n",
+        tools::sha256(&wanted),
+        layout.python_env().display()
+    ))
 }

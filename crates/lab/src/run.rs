@@ -15,10 +15,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::tools;
+use crate::{python, tools};
 
 /// Names under which a Chromium may be installed.
-const CHROMIUMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const CHROMIUMS: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
 
 /// What `lab run` can be told.
 #[derive(clap::Args, Clone, Debug)]
@@ -60,12 +65,24 @@ pub struct BrowserArgs {
 /// which ends with 0 when every cell was fine, 1 when one failed, 130 when it was interrupted.
 pub fn run(args: RunArgs) -> Result<()> {
     let layout = Layout::find()?;
-    let notebooks = if args.notebooks.is_empty() { lesson(&layout)? } else { args.notebooks };
+    let notebooks = if args.notebooks.is_empty() {
+        lesson(&layout)?
+    } else {
+        args.notebooks
+    };
     let out = out_folder(args.out, &layout, "lesson")?;
     let (work, originals) = work_folder(&layout, &out, &notebooks)?;
-    let mut runner = python(&layout, "execute.py")?;
-    runner.arg("--work").arg(work).arg("--out").arg(out).arg("--timeout").arg(args.timeout.to_string());
-    runner.args(args.update.then_some("--update")).args(args.no_html.then_some("--no-html"));
+    let mut runner = program(&layout, "execute.py")?;
+    runner
+        .arg("--work")
+        .arg(work)
+        .arg("--out")
+        .arg(out)
+        .arg("--timeout")
+        .arg(args.timeout.to_string());
+    runner
+        .args(args.update.then_some("--update"))
+        .args(args.no_html.then_some("--no-html"));
     become_program(runner.args(originals))
 }
 
@@ -73,20 +90,39 @@ pub fn run(args: RunArgs) -> Result<()> {
 pub fn browser(args: BrowserArgs) -> Result<()> {
     let layout = Layout::find()?;
     let Some(chromium) = CHROMIUMS.iter().find_map(|name| on_path(name)) else {
-        println!("lab browser: skipped, there is no Chromium on PATH ({})", CHROMIUMS.join(", "));
+        println!(
+            "lab browser: skipped, there is no Chromium on PATH ({})",
+            CHROMIUMS.join(", ")
+        );
         return Ok(());
     };
     let notebooks = lesson(&layout)?;
-    let known = notebooks.iter().any(|path| path.file_name().is_some_and(|name| *name == *args.notebook));
+    let known = notebooks
+        .iter()
+        .any(|path| path.file_name().is_some_and(|name| *name == *args.notebook));
     if !known && !args.gallery {
-        bail!("{}: not one of the lesson's notebooks in {}", args.notebook, layout.notebooks().display());
+        bail!(
+            "{}: not one of the lesson's notebooks in {}",
+            args.notebook,
+            layout.notebooks().display()
+        );
     }
     let out = out_folder(args.out, &layout, "browser")?;
     let (work, _) = work_folder(&layout, &out, &notebooks)?;
-    let mut driver = python(&layout, "browser.py")?;
-    driver.arg("--chromium").arg(chromium).arg("--work").arg(work).arg("--out").arg(out);
+    let mut driver = program(&layout, "browser.py")?;
+    driver
+        .arg("--chromium")
+        .arg(chromium)
+        .arg("--work")
+        .arg(work)
+        .arg("--out")
+        .arg(out);
     driver.arg("--timeout").arg(args.timeout.to_string());
-    if args.gallery { driver.arg("--gallery") } else { driver.arg(args.notebook) };
+    if args.gallery {
+        driver.arg("--gallery")
+    } else {
+        driver.arg(args.notebook)
+    };
     become_program(&mut driver)
 }
 
@@ -94,11 +130,16 @@ pub fn browser(args: BrowserArgs) -> Result<()> {
 fn lesson(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = entries(&layout.notebooks())?
         .into_iter()
-        .filter(|path| is_notebook(path) && file_name(path).starts_with(|c: char| c.is_ascii_digit()))
+        .filter(|path| {
+            is_notebook(path) && file_name(path).starts_with(|c: char| c.is_ascii_digit())
+        })
         .collect();
     found.sort();
     if found.is_empty() {
-        bail!("{}: expected the lesson's notebooks (01_….ipynb), found none", layout.notebooks().display());
+        bail!(
+            "{}: expected the lesson's notebooks (01_….ipynb), found none",
+            layout.notebooks().display()
+        );
     }
     Ok(found)
 }
@@ -106,17 +147,26 @@ fn lesson(layout: &Layout) -> Result<Vec<PathBuf>> {
 /// The folder for results, made if need be, as an absolute path.
 fn out_folder(asked: Option<PathBuf>, layout: &Layout, default: &str) -> Result<PathBuf> {
     let out = asked.unwrap_or_else(|| layout.target().join(default));
-    fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {} for the results", out.display()))?;
-    out.canonicalize().with_context(|| format!("cannot find {}", out.display()))
+    fs::create_dir_all(&out)
+        .with_context(|| format!("cannot make the folder {} for the results", out.display()))?;
+    out.canonicalize()
+        .with_context(|| format!("cannot find {}", out.display()))
 }
 
 /// Makes `out/work` anew: copies of the notebooks beside links to whatever else lies in the lesson's
 /// folder, except what the learner saved, and a link to the crates, which the notebooks name as
 /// `../crates`. Returns the folder with the copies, and the originals as absolute paths.
-fn work_folder(layout: &Layout, out: &Path, notebooks: &[PathBuf]) -> Result<(PathBuf, Vec<PathBuf>)> {
+fn work_folder(
+    layout: &Layout,
+    out: &Path,
+    notebooks: &[PathBuf],
+) -> Result<(PathBuf, Vec<PathBuf>)> {
     let (work, crates) = (out.join("work"), out.join("work/crates"));
     if work.exists() && !crates.is_symlink() {
-        bail!("{} was not made by this program, so it is not replaced: move it, or give another --out", work.display());
+        bail!(
+            "{} was not made by this program, so it is not replaced: move it, or give another --out",
+            work.display()
+        );
     }
     tools::remove_dir(&work)?;
     let folder = work.join("notebooks");
@@ -130,26 +180,35 @@ fn work_folder(layout: &Layout, out: &Path, notebooks: &[PathBuf]) -> Result<(Pa
     }
     let mut originals = Vec::new();
     for path in notebooks {
-        let original = path.canonicalize().with_context(|| format!("no notebook {}", path.display()))?;
+        let original = path
+            .canonicalize()
+            .with_context(|| format!("no notebook {}", path.display()))?;
         let copy = folder.join(file_name(&original));
         if copy.exists() {
-            bail!("{}: two notebooks of this name were given; run them one after the other", file_name(&original));
+            bail!(
+                "{}: two notebooks of this name were given; run them one after the other",
+                file_name(&original)
+            );
         }
-        fs::copy(&original, &copy).with_context(|| format!("cannot copy the notebook {}", original.display()))?;
+        fs::copy(&original, &copy)
+            .with_context(|| format!("cannot copy the notebook {}", original.display()))?;
         originals.push(original);
     }
     Ok((folder, originals))
 }
 
 /// A program of `crates/lab/python`, to be run by the project's own Python.
-fn python(layout: &Layout, program: &str) -> Result<Command> {
-    let python = layout.python();
-    if !python.exists() {
-        bail!("no Python at {}: `make lesson` and `make test` set it up first", python.display());
+fn program(layout: &Layout, name: &str) -> Result<Command> {
+    if !layout.python().exists() {
+        bail!(
+            "no Python at {}: `make lesson` and `make test` set it up first",
+            layout.python().display()
+        );
     }
-    let mut command = Command::new(python);
-    command.arg("-B").arg(layout.root.join("crates/lab/python").join(program));
-    tools::without_cargo_variables(&mut command);
+    let mut command = python::command(layout);
+    command
+        .arg("-B")
+        .arg(layout.root.join("crates/lab/python").join(name));
     Ok(command)
 }
 
@@ -161,11 +220,17 @@ fn become_program(command: &mut Command) -> Result<()> {
 
 /// A program's full path, looked for as a shell would.
 fn on_path(name: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>();
+    let read = || {
+        fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<Vec<PathBuf>>>()
+    };
     read().with_context(|| format!("cannot read the folder {}", folder.display()))
 }
 
@@ -174,9 +239,13 @@ fn link(to: &Path, at: &Path) -> Result<()> {
 }
 
 fn is_notebook(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "ipynb")
+    path.extension()
+        .is_some_and(|extension| extension == "ipynb")
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

@@ -54,37 +54,49 @@ struct Inputs {
 /// Is there a warm directory, made from what is here now?
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     let Ok(stamp) = fs::read_to_string(layout.seed().join(STAMP)) else {
-        return Ok(Finding::Missing(format!("no warm build directory in {} yet (a few minutes)", layout.seed().display())));
+        return Ok(Finding::Missing(format!(
+            "no warm build directory in {} yet (a few minutes)",
+            layout.seed().display()
+        )));
     };
     if stamp != inputs(layout)?.all {
         return Ok(Finding::Wrong("the support crate, its dependencies or the tools changed; kernels would compile it each for itself".to_owned()));
     }
-    Ok(Finding::Found(format!("warm build directory in {}", layout.seed().display())))
+    Ok(Finding::Found(format!(
+        "warm build directory in {}",
+        layout.seed().display()
+    )))
 }
 
 /// True when the support crate is exactly what the warm directory was compiled from.
 pub fn is_fresh(layout: &Layout) -> bool {
-    inputs(layout).is_ok_and(|inputs| fs::read_to_string(layout.seed().join(STAMP)).is_ok_and(|stamp| stamp == inputs.all))
+    inputs(layout).is_ok_and(|inputs| {
+        fs::read_to_string(layout.seed().join(STAMP)).is_ok_and(|stamp| stamp == inputs.all)
+    })
 }
 
 /// Compiles what changed, starting from the last warm directory of this clone, else from the one
 /// that another clone left in the cache, and swaps it in when it is complete.
 pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     let inputs = inputs(layout)?;
-    let saved = layout.cache.join(format!("kernel-deps-{}", &inputs.dependencies[..16]));
+    let saved = layout
+        .cache
+        .join(format!("kernel-deps-{}", &inputs.dependencies[..16]));
     // It stays where it is until it is complete, so that an interrupted build goes on.
     let new = layout.kernel().join("seed.new");
-    if !new.join("Cargo.toml").is_file() {
-        tools::remove_dir(&new)?;
-        let start = [layout.seed(), saved.clone()].into_iter().find(|folder| folder.join(STAMP).is_file());
-        if let Some(start) = start {
-            // The workspace's Cargo.toml comes last, below: it marks the copy as whole.
-            tree::clone(&start, &new).context("cannot copy the warm build directory")?;
-        }
+    let start = [layout.seed(), saved.clone()]
+        .into_iter()
+        .find(|folder| folder.join(STAMP).is_file());
+    if let (false, Some(start)) = (new.exists(), start) {
+        let half = layout.kernel().join("seed.half");
+        tools::remove_dir(&half)?;
+        tree::clone(&start, &half).context("cannot copy the warm build directory")?;
+        fs::rename(&half, &new).with_context(|| format!("cannot rename {}", half.display()))?;
     }
     let _ = fs::remove_file(new.join(STAMP));
     write_workspace(layout, &new)?;
-    compile(layout, &new, true).context("the support crate could not be compiled for the kernels")?;
+    compile(layout, &new, true)
+        .context("the support crate could not be compiled for the kernels")?;
     forget_cells(&new)?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
     swap_in(layout, &new)?;
@@ -108,7 +120,11 @@ pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
         .env("CARGO_TARGET_DIR", "target")
         .env("CARGO_BUILD_BUILD_DIR", "target")
         .env("RUSTFLAGS", flags);
-    if visibly { tools::run_visibly(&mut cargo, "compiling the support crate for the kernels") } else { tools::output(&mut cargo).map(drop) }
+    if visibly {
+        tools::run_visibly(&mut cargo, "compiling the support crate for the kernels")
+    } else {
+        tools::output(&mut cargo).map(drop)
+    }
 }
 
 fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
@@ -127,7 +143,11 @@ fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
 }
 
 fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
-    if fs::read(path).is_ok_and(|old| old == text) { Ok(()) } else { tools::write_whole(path, text) }
+    if fs::read(path).is_ok_and(|old| old == text) {
+        Ok(())
+    } else {
+        tools::write_whole(path, text)
+    }
 }
 
 /// Takes out what belongs to the cell itself: every kernel writes its own, in place, and must not
@@ -135,13 +155,19 @@ fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
 fn forget_cells(folder: &Path) -> Result<()> {
     let mut folders = vec![folder.join("cell/target")];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?.flatten() {
+        for entry in fs::read_dir(&folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?
+            .flatten()
+        {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            let cells = ["ctx-", "ctx.", "libctx", "libcode_"].iter().any(|start| name.starts_with(start));
+            let cells = ["ctx-", "ctx.", "libctx", "libcode_"]
+                .iter()
+                .any(|start| name.starts_with(start));
             match (cells, path.is_dir()) {
                 (true, true) => tools::remove_dir(&path)?,
-                (true, false) => fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?,
+                (true, false) => fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?,
                 (false, true) if name != "build" => folders.push(path),
                 _ => {}
             }
@@ -156,7 +182,8 @@ fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
     let old = layout.kernel().join("seed.old");
     tools::remove_dir(&old)?;
     if layout.seed().exists() {
-        fs::rename(layout.seed(), &old).with_context(|| format!("cannot rename {}", layout.seed().display()))?;
+        fs::rename(layout.seed(), &old)
+            .with_context(|| format!("cannot rename {}", layout.seed().display()))?;
     }
     fs::rename(new, layout.seed()).with_context(|| format!("cannot rename {}", new.display()))?;
     drop(lock);
@@ -167,7 +194,8 @@ fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
 /// directories, alone.
 pub fn house_lock(layout: &Layout) -> Result<File> {
     let path = layout.kernel().join("lock");
-    fs::create_dir_all(layout.kernel()).with_context(|| format!("cannot make {}", layout.kernel().display()))?;
+    fs::create_dir_all(layout.kernel())
+        .with_context(|| format!("cannot make {}", layout.kernel().display()))?;
     File::create(&path).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -177,7 +205,9 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
     if saved.exists() {
         return Ok(());
     }
-    let new = layout.downloads().join(format!("kernel-deps.{}", std::process::id()));
+    let new = layout
+        .downloads()
+        .join(format!("kernel-deps.{}", std::process::id()));
     tools::remove_dir(&new)?;
     tree::clone(&layout.seed(), &new)?;
     if fs::rename(&new, saved).is_err() {
@@ -186,17 +216,32 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
     }
     let mut copies: Vec<_> = fs::read_dir(&layout.cache)?
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("kernel-deps-"))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("kernel-deps-")
+        })
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
         .collect();
     copies.sort();
     let surplus = copies.len().saturating_sub(2);
-    copies.drain(..surplus).try_for_each(|(_, path)| tools::remove_dir(&path))
+    copies
+        .drain(..surplus)
+        .try_for_each(|(_, path)| tools::remove_dir(&path))
 }
 
 fn inputs(layout: &Layout) -> Result<Inputs> {
-    let mut text = format!("{WORKSPACE}\nevcxr {EVCXR_VERSION}\n{}\n{}\n", toolchain::rust_in_full()?, libtorch::in_use(layout)?.display());
-    text.push_str(&format!("mold {} lld {}\n", on_path("mold"), on_path("lld")));
+    let mut text = format!(
+        "{WORKSPACE}\nevcxr {EVCXR_VERSION}\n{}\n{}\n",
+        toolchain::rust_in_full()?,
+        libtorch::in_use(layout)?.display()
+    );
+    text.push_str(&format!(
+        "mold {} lld {}\n",
+        on_path("mold"),
+        on_path("lld")
+    ));
     for file in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
         text.push_str(&tools::sha256_file(&layout.root.join(file))?);
     }
@@ -205,9 +250,16 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
     sources(&layout.support_crate(), &mut files)?;
     files.sort();
     for file in files {
-        text.push_str(&format!("{} {}\n", file.display(), tools::sha256_file(&file)?));
+        text.push_str(&format!(
+            "{} {}\n",
+            file.display(),
+            tools::sha256_file(&file)?
+        ));
     }
-    Ok(Inputs { dependencies, all: tools::sha256(text.as_bytes()) })
+    Ok(Inputs {
+        dependencies,
+        all: tools::sha256(text.as_bytes()),
+    })
 }
 
 /// The files that the support crate's library is compiled from.
@@ -215,7 +267,10 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !folder.is_dir() {
         bail!("{} is missing: this is no whole clone", folder.display());
     }
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?.flatten() {
+    for entry in fs::read_dir(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .flatten()
+    {
         let (path, name) = (entry.path(), entry.file_name());
         match name.to_string_lossy().as_ref() {
             "tests" | "examples" | "benches" | "target" => {}
@@ -228,5 +283,7 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
 }

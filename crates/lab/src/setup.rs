@@ -14,8 +14,13 @@ pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
     let began = Instant::now();
     for part in PARTS {
         let start = Instant::now();
-        let text = ready(part, layout, options).with_context(|| format!("set-up stopped at `{}`", part.name))?;
-        println!("{:<9} {text} [{}]", part.name, tools::seconds(start.elapsed()));
+        let text = ready(part, layout, options)
+            .with_context(|| format!("set-up stopped at `{}`", part.name))?;
+        println!(
+            "{:<9} {text} [{}]",
+            part.name,
+            tools::seconds(start.elapsed())
+        );
     }
     println!("set-up is complete [{}]", tools::seconds(began.elapsed()));
     Ok(())
@@ -30,7 +35,11 @@ fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
         Finding::Missing(text) | Finding::Wrong(text) => text,
     };
     println!("{:<9} {reason}", part.name);
-    let _turn = if part.shared { Some(turn(layout)?) } else { None };
+    let _turn = if part.shared {
+        Some(turn(layout)?)
+    } else {
+        None
+    };
     // Somebody else's set-up may have made it while we waited.
     if let (Finding::Found(text), false) = ((part.check)(layout, false)?, named) {
         return Ok(text);
@@ -49,8 +58,12 @@ fn turn(layout: &Layout) -> Result<File> {
         .with_context(|| format!("cannot make the cache folder {}: mend its permissions, or set DIFFUSION_CACHE to another folder", layout.cache.display()))?;
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if file.try_lock().is_err() {
-        println!("  another set-up is at work in {}; waiting for it", layout.cache.display());
-        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        println!(
+            "  another set-up is at work in {}; waiting for it",
+            layout.cache.display()
+        );
+        file.lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }

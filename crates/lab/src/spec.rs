@@ -36,7 +36,10 @@ pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
         drop::<OsString>(cache);
         variables.push(("DIFFUSION_CACHE", text(layout.cache.clone())));
     }
-    Ok(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    Ok(variables
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect())
 }
 
 /// The files of this part: path and text.
@@ -54,22 +57,36 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
     });
     let config = layout.kernel().join("config");
     let plain = layout.kernel().join("config-plain");
-    let dep = format!(":dep diffusion = {{ path = {:?} }}\n", layout.support_crate());
+    let dep = format!(
+        ":dep diffusion = {{ path = {:?} }}\n",
+        layout.support_crate()
+    );
     let settings = ":efmt {:?}\n";
     Ok(vec![
-        (layout.python_env().join("share/jupyter/kernels/rust/kernel.json"), format!("{spec:#}\n")),
+        (
+            layout
+                .python_env()
+                .join("share/jupyter/kernels/rust/kernel.json"),
+            format!("{spec:#}\n"),
+        ),
         (config.join("init.evcxr"), format!("{settings}{dep}")),
-        (config.join("prelude.rs"), "use diffusion::prelude::*;\nlet ready: bool = true;\n".to_owned()),
+        (
+            config.join("prelude.rs"),
+            "use diffusion::prelude::*;\nlet ready: bool = true;\n".to_owned(),
+        ),
         (plain.join("init.evcxr"), settings.to_owned()),
     ])
 }
 
 /// Jupyter's question about news would stand over the first page of a class.
 fn overrides(layout: &Layout) -> Result<(PathBuf, String, String)> {
-    let path = layout.python_env().join("share/jupyter/lab/settings/overrides.json");
+    let path = layout
+        .python_env()
+        .join("share/jupyter/lab/settings/overrides.json");
     let old = fs::read_to_string(&path).unwrap_or_default();
     let mut settings: Value = serde_json::from_str(&old).unwrap_or_else(|_| json!({}));
-    settings["@jupyterlab/apputils-extension:notification"] = json!({"checkForUpdates": false, "doNotDisturbMode": false, "fetchNews": "false"});
+    settings["@jupyterlab/apputils-extension:notification"] =
+        json!({"checkForUpdates": false, "doNotDisturbMode": false, "fetchNews": "false"});
     Ok((path, old, format!("{settings:#}\n")))
 }
 
@@ -78,18 +95,29 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     for (path, text) in files(layout)? {
         match fs::read_to_string(&path) {
             Err(_) => return Ok(Finding::Missing(format!("no {}", path.display()))),
-            Ok(found) if found != text => return Ok(Finding::Wrong(format!("{} is out of date", path.display()))),
+            Ok(found) if found != text => {
+                return Ok(Finding::Wrong(format!("{} is out of date", path.display())));
+            }
             Ok(_) => {}
         }
     }
     let (path, old, new) = overrides(layout)?;
     if old != new {
-        return Ok(Finding::Missing(format!("{} does not turn Jupyter's news off yet", path.display())));
+        return Ok(Finding::Missing(format!(
+            "{} does not turn Jupyter's news off yet",
+            path.display()
+        )));
     }
     if fs::read(layout.launcher()).ok() != Some(fs::read(program()?)?) {
-        return Ok(Finding::Missing(format!("{} is not this program yet", layout.launcher().display())));
+        return Ok(Finding::Missing(format!(
+            "{} is not this program yet",
+            layout.launcher().display()
+        )));
     }
-    Ok(Finding::Found(format!("kernel `rust` in {}", layout.python_env().join("share/jupyter/kernels").display())))
+    Ok(Finding::Found(format!(
+        "kernel `rust` in {}",
+        layout.python_env().join("share/jupyter/kernels").display()
+    )))
 }
 
 /// Writes what is missing or different.

@@ -12,14 +12,26 @@ use crate::tools;
 pub fn test(layout: &Layout) -> Result<()> {
     let steps: [(&str, &[&str]); 4] = [
         ("formatting", &["fmt", "--all", "--check"]),
-        ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        (
+            "lints",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
         ("documentation", &["doc", "--workspace", "--no-deps"]),
         ("tests", &["test", "--workspace"]),
     ];
     for (name, arguments) in steps {
         println!("\n== {name}");
         let mut cargo = Command::new("cargo");
-        tools::without_cargo_variables(&mut cargo).args(arguments).current_dir(&layout.root);
+        tools::without_cargo_variables(&mut cargo)
+            .args(arguments)
+            .current_dir(&layout.root);
         if name == "documentation" {
             cargo.env("RUSTDOCFLAGS", "-D warnings");
         }
@@ -28,7 +40,8 @@ pub fn test(layout: &Layout) -> Result<()> {
     // Each in a process of its own: the runner becomes another program.
     for (name, verb) in [("notebooks", "run"), ("browser", "browser")] {
         println!("\n== {name}");
-        tools::run(Command::new(env::current_exe()?).arg(verb)).with_context(|| format!("the {name} failed"))?;
+        tools::run(Command::new(env::current_exe()?).arg(verb))
+            .with_context(|| format!("the {name} failed"))?;
     }
     println!("\nall tests passed");
     Ok(())

@@ -21,12 +21,22 @@ pub fn check() -> Result<String> {
 /// `rustc 1.95.0`.
 pub fn rust() -> Result<String> {
     let mend = "install or update Rust with rustup (`rustup update stable`), or use the conda environment of environment.yml";
-    let text = tools::output(Command::new("rustc").arg("-V")).with_context(|| format!("no working Rust compiler `rustc` on PATH: {mend}"))?;
-    let found = version(&text).with_context(|| format!("`rustc -V` answered {text:?}, expected something like `rustc 1.95.0`: {mend}"))?;
+    let text = tools::output(Command::new("rustc").arg("-V"))
+        .with_context(|| format!("no working Rust compiler `rustc` on PATH: {mend}"))?;
+    let found = version(&text).with_context(|| {
+        format!("`rustc -V` answered {text:?}, expected something like `rustc 1.95.0`: {mend}")
+    })?;
     if found < RUST {
-        bail!("Rust is too old: found {}.{}, needed {}.{} or later: {mend}", found.0, found.1, RUST.0, RUST.1);
+        bail!(
+            "Rust is too old: found {}.{}, needed {}.{} or later: {mend}",
+            found.0,
+            found.1,
+            RUST.0,
+            RUST.1
+        );
     }
-    tools::output(Command::new("cargo").arg("-V")).with_context(|| format!("no working `cargo` on PATH: {mend}"))?;
+    tools::output(Command::new("cargo").arg("-V"))
+        .with_context(|| format!("no working `cargo` on PATH: {mend}"))?;
     Ok(text.split(" (").next().unwrap_or(&text).to_owned())
 }
 
@@ -39,7 +49,8 @@ pub fn rust_in_full() -> Result<String> {
 pub fn host() -> Result<String> {
     let text = rust_in_full()?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).with_context(|| format!("`rustc -vV` names no host:\n{text}"))
+    host.map(str::to_owned)
+        .with_context(|| format!("`rustc -vV` names no host:\n{text}"))
 }
 
 /// A Python that is new enough to make the environment with, and its version.
@@ -52,10 +63,20 @@ pub fn python() -> Result<(PathBuf, String)> {
         return Ok((named, version));
     }
     let mut too_old = None;
-    for name in ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python"] {
+    for name in [
+        "python3",
+        "python3.14",
+        "python3.13",
+        "python3.12",
+        "python3.11",
+        "python3.10",
+        "python",
+    ] {
         match python_version(&PathBuf::from(name)) {
             Ok(version) => return Ok((PathBuf::from(name), version)),
-            Err(error) if error.to_string().contains("too old") => too_old = too_old.or(Some(error)),
+            Err(error) if error.to_string().contains("too old") => {
+                too_old = too_old.or(Some(error))
+            }
             Err(_) => {}
         }
     }
@@ -64,11 +85,16 @@ pub fn python() -> Result<(PathBuf, String)> {
 
 fn python_version(python: &PathBuf) -> Result<String> {
     let text = tools::output(Command::new(python).arg("-V"))?;
-    let found = version(&text).with_context(|| format!("`{} -V` answered {text:?}", python.display()))?;
+    let found =
+        version(&text).with_context(|| format!("`{} -V` answered {text:?}", python.display()))?;
     if found < PYTHON {
         bail!(
             "Python is too old: found {}.{} (`{}`), needed {}.{} or later: install a newer one (or set PYTHON to one), or use the conda environment of environment.yml",
-            found.0, found.1, python.display(), PYTHON.0, PYTHON.1
+            found.0,
+            found.1,
+            python.display(),
+            PYTHON.0,
+            PYTHON.1
         );
     }
     Ok(text)
@@ -76,7 +102,10 @@ fn python_version(python: &PathBuf) -> Result<String> {
 
 /// The C++ compiler that torch-sys's build will use.
 pub fn compiler() -> Result<String> {
-    let name = env::var("CXX").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "c++".to_owned());
+    let name = env::var("CXX")
+        .ok()
+        .filter(|name| !name.trim().is_empty())
+        .unwrap_or_else(|| "c++".to_owned());
     let mut words = name.split_whitespace();
     let text = tools::output(Command::new(words.next().unwrap_or("c++")).args(words).arg("--version")).map_err(|error| {
         anyhow!("no working C++ compiler (`{name}`): install one (Debian and Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; macOS: `xcode-select --install`; conda: the environment of environment.yml), or set CXX [{error:#}]")

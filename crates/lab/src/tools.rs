@@ -16,9 +16,16 @@ use sha2::{Digest, Sha256};
 /// Runs a program to its end and returns what it printed. An error carries its last lines.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("`{name}` could not be started"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("`{name}` could not be started"))?;
     if !output.status.success() {
-        bail!("`{}` failed ({}):\n{}", shown(command), output.status, tail(&output));
+        bail!(
+            "`{}` failed ({}):\n{}",
+            shown(command),
+            output.status,
+            tail(&output)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -26,9 +33,14 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// Runs a program with its output on the terminal.
 pub fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("`{name}` could not be started"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("`{name}` could not be started"))?;
     if !status.success() {
-        bail!("`{}` failed ({status}); its own words stand above", shown(command));
+        bail!(
+            "`{}` failed ({status}); its own words stand above",
+            shown(command)
+        );
     }
     Ok(())
 }
@@ -56,10 +68,22 @@ pub fn without_cargo_variables(command: &mut Command) -> &mut Command {
 
 fn is_cargo_variable(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_TARGET_TMPDIR"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-        || ["CARGO", "CARGO_PRIMARY_PACKAGE", "RUST_RECURSION_COUNT", "OUT_DIR"].contains(&name.as_ref())
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_CRATE_",
+        "CARGO_BIN_",
+        "CARGO_TARGET_TMPDIR",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
+        || [
+            "CARGO",
+            "CARGO_PRIMARY_PACKAGE",
+            "RUST_RECURSION_COUNT",
+            "OUT_DIR",
+        ]
+        .contains(&name.as_ref())
 }
 
 /// SHA-256 of some bytes, in hex.
@@ -70,8 +94,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// SHA-256 of a file, in hex.
 pub fn sha256_file(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    std::io::copy(&mut file, &mut HashWriter(&mut hasher)).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file =
+        fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    std::io::copy(&mut file, &mut HashWriter(&mut hasher))
+        .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(hex(&hasher.finalize()))
 }
 
@@ -99,8 +125,11 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Writes a file through a temporary neighbour, so that nobody ever reads half of it.
 pub fn write_whole(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
-    let folder = path.parent().with_context(|| format!("{} has no folder", path.display()))?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let folder = path
+        .parent()
+        .with_context(|| format!("{} has no folder", path.display()))?;
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let half = folder.join(format!(".{name}.{}", std::process::id()));
     let written = fs::write(&half, text).and_then(|()| fs::rename(&half, path));
@@ -123,11 +152,19 @@ pub fn remove_dir(path: &Path) -> Result<()> {
 /// `3.2 s`, `2 min 05 s`.
 pub fn seconds(time: Duration) -> String {
     let whole = time.as_secs();
-    if whole < 60 { format!("{:.1} s", time.as_secs_f64()) } else { format!("{} min {:02} s", whole / 60, whole % 60) }
+    if whole < 60 {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    }
 }
 
 fn tail(output: &Output) -> String {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
@@ -143,7 +180,8 @@ pub fn run_visibly(command: &mut Command, doing: &str) -> Result<()> {
     let (stop, stopped) = mpsc::channel::<()>();
     let doing = doing.to_owned();
     let ticker = thread::spawn(move || {
-        while stopped.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout)
+        {
             println!("  still {doing} [{}]", seconds(began.elapsed()));
         }
     });

@@ -18,11 +18,15 @@ pub fn clone(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let data = entry.metadata().with_context(|| format!("cannot read {}", source.display()))?;
+        let data = entry
+            .metadata()
+            .with_context(|| format!("cannot read {}", source.display()))?;
         if data.is_dir() {
             clone(&source, &target)?;
         } else if data.is_symlink() {
-            fs::read_link(&source).and_then(|link| std::os::unix::fs::symlink(link, &target)).with_context(|| failed(&source, &target))?;
+            fs::read_link(&source)
+                .and_then(|link| std::os::unix::fs::symlink(link, &target))
+                .with_context(|| failed(&source, &target))?;
         } else if !(immutable(&source, &data) && fs::hard_link(&source, &target).is_ok()) {
             copy(&source, &target, &data).with_context(|| failed(&source, &target))?;
         }
@@ -35,12 +39,18 @@ fn failed(source: &Path, target: &Path) -> String {
 }
 
 fn immutable(path: &Path, data: &fs::Metadata) -> bool {
-    let library = path.extension().is_some_and(|end| ["rlib", "rmeta", "so", "dylib", "a"].iter().any(|library| end == *library));
+    let library = path.extension().is_some_and(|end| {
+        ["rlib", "rmeta", "so", "dylib", "a"]
+            .iter()
+            .any(|library| end == *library)
+    });
     library || data.permissions().mode() & 0o111 != 0
 }
 
 fn copy(source: &Path, target: &Path, data: &fs::Metadata) -> std::io::Result<()> {
     fs::copy(source, target)?;
-    let times = FileTimes::new().set_modified(data.modified()?).set_accessed(data.accessed()?);
+    let times = FileTimes::new()
+        .set_modified(data.modified()?)
+        .set_accessed(data.accessed()?);
     File::options().write(true).open(target)?.set_times(times)
 }

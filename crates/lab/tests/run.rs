@@ -12,7 +12,9 @@ use lab::layout::Layout;
 use serde_json::Value;
 
 fn notebook(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/notebooks").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/notebooks")
+        .join(name)
 }
 
 /// Where a test's results go: below `target`, because kernels build there.
@@ -31,7 +33,14 @@ fn lab(arguments: &[&str], out: &Path, notebooks: &[PathBuf]) -> Output {
         env.display()
     );
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-    command.arg("run").args(arguments).arg("--out").arg(out).args(notebooks).output().unwrap()
+    command
+        .arg("run")
+        .args(arguments)
+        .arg("--out")
+        .arg(out)
+        .args(notebooks)
+        .output()
+        .unwrap()
 }
 
 fn report(out: &Path) -> Value {
@@ -41,28 +50,49 @@ fn report(out: &Path) -> Value {
 /// Asserts that a notebook's failures are exactly these: cell, kind, a part of the text.
 fn assert_failures(report: &Value, name: &str, printed: &str, expected: &[(u64, &str, &str)]) {
     let notebooks = report["notebooks"].as_array().unwrap();
-    let found = notebooks.iter().find(|n| n["name"] == name).unwrap_or_else(|| panic!("{name} is not in {report}"));
+    let found = notebooks
+        .iter()
+        .find(|n| n["name"] == name)
+        .unwrap_or_else(|| panic!("{name} is not in {report}"));
     let failures = found["failures"].as_array().unwrap();
     assert_eq!(failures.len(), expected.len(), "{name}: {failures:#?}");
     for (failure, (cell, kind, text)) in failures.iter().zip(expected) {
-        assert_eq!((failure["cell"].as_u64(), failure["kind"].as_str()), (Some(*cell), Some(*kind)), "{failure:#}");
-        assert!(failure["text"].as_str().unwrap().contains(text), "{text:?} is not in {failure:#}");
+        assert_eq!(
+            (failure["cell"].as_u64(), failure["kind"].as_str()),
+            (Some(*cell), Some(*kind)),
+            "{failure:#}"
+        );
+        assert!(
+            failure["text"].as_str().unwrap().contains(text),
+            "{text:?} is not in {failure:#}"
+        );
         let line = format!("{name}, code cell {cell}, {kind}:");
-        assert!(printed.contains(&line), "{line:?} was not printed:\n{printed}");
+        assert!(
+            printed.contains(&line),
+            "{line:?} was not printed:\n{printed}"
+        );
     }
 }
 
 #[test]
-fn every_kind_of_failure_is_found() {
+fn failures_of_every_kind_are_found() {
     let out = out("broken");
-    let notebooks = ["good", "broken", "exits", "killed", "endless"].map(|name| notebook(&format!("{name}.ipynb")));
-    let output = lab(&["--timeout", "20", "--no-html"], &out, &notebooks);
+    let notebooks = ["broken.ipynb", "exits.ipynb", "killed.ipynb", "torn.ipynb"];
+    let output = lab(
+        &["--timeout", "60", "--no-html"],
+        &out,
+        &notebooks.map(notebook),
+    );
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{printed}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let report = report(&out);
-    let check = |name, expected: &[(u64, &str, &str)]| assert_failures(&report, name, &printed, expected);
-
-    check("good.ipynb", &[]);
+    let check =
+        |name, expected: &[(u64, &str, &str)]| assert_failures(&report, name, &printed, expected);
     check(
         "broken.ipynb",
         &[
@@ -76,14 +106,49 @@ fn every_kind_of_failure_is_found() {
     );
     check("exits.ipynb", &[(2, "error", "exit status: 3")]);
     check("killed.ipynb", &[(2, "error", "the kernel died")]);
-    check("endless.ipynb", &[(2, "timeout", "limit of 20 s")]);
+    check("torn.ipynb", &[(0, "error", "not a notebook")]);
 
-    // What was printed before a cell was stopped is kept; what comes after lost variables is not run.
-    let endless = fs::read_to_string(out.join("endless.ipynb")).unwrap();
-    assert!(endless.contains("\"before\\n\"") && !endless.contains("\"never reached\\n\""), "{endless}");
-    let names: Vec<&str> = report["notebooks"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["good.ipynb", "broken.ipynb", "exits.ipynb", "killed.ipynb", "endless.ipynb"]);
-    assert_eq!(report["notebooks"][1]["cells"], 8);
+    let reported = report["notebooks"].as_array().unwrap();
+    let names: Vec<&str> = reported
+        .iter()
+        .map(|n| n["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, notebooks);
+    assert_eq!(reported[0]["cells"], 8);
+    assert!(report["seconds"].as_f64().unwrap() > 0.0);
+    // What a notebook defined before its cell failed is still there after it; what was lost is not run.
+    let executed = |name| fs::read_to_string(out.join(name)).unwrap();
+    assert!(executed("broken.ipynb").contains("kept = 7\\n"));
+    assert!(!executed("exits.ipynb").contains("never reached\\n"));
+}
+
+#[test]
+fn a_cell_over_its_time_limit_is_stopped() {
+    let out = out("endless");
+    let output = lab(
+        &["--timeout", "15", "--no-html"],
+        &out,
+        &[notebook("endless.ipynb")],
+    );
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{printed}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_failures(
+        &report(&out),
+        "endless.ipynb",
+        &printed,
+        &[(2, "timeout", "limit of 15 s")],
+    );
+    // What it had printed is kept.
+    let executed = fs::read_to_string(out.join("endless.ipynb")).unwrap();
+    assert!(
+        executed.contains("before\\n") && !executed.contains("never reached\\n"),
+        "{executed}"
+    );
 }
 
 #[test]
@@ -99,11 +164,18 @@ fn an_update_changes_nothing_the_second_time() {
     };
     let (first, second) = (run(), run());
     assert_eq!(first, second);
-    assert!(first.contains("half is 0.5") && first.contains("\"execution_count\": 7"), "{first}");
+    assert!(
+        first.contains("half is 0.5") && first.contains("\"execution_count\": 7"),
+        "{first}"
+    );
 
     // The page has the formula and the picture in itself, and asks nobody for anything.
     let page = fs::read_to_string(results.join("good.html")).unwrap();
-    assert!(page.contains("<math") && page.contains("alt=\"one dot\"") && page.contains("Show the code"));
+    assert!(
+        page.contains("<math")
+            && page.contains("alt=\"one dot\"")
+            && page.contains("Show the code")
+    );
     assert!(!page.contains("<script"), "a script, maybe from elsewhere");
 }
 
@@ -113,12 +185,64 @@ fn bad_arguments_are_named() {
     let complains = |arguments: &[&str], notebooks: &[PathBuf], word: &str| {
         let output = lab(arguments, &out, notebooks);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && words.contains(word), "{word:?} is not in {words:?}");
+        assert!(
+            !output.status.success() && words.contains(word),
+            "{word:?} is not in {words:?}"
+        );
     };
     complains(&[], &[notebook("nowhere.ipynb")], "nowhere.ipynb");
-    complains(&[], &[notebook("good.ipynb"), notebook("good.ipynb")], "two notebooks");
+    complains(
+        &[],
+        &[notebook("good.ipynb"), notebook("good.ipynb")],
+        "two notebooks",
+    );
     complains(&["--timeout", "0"], &[notebook("good.ipynb")], "0");
     fs::remove_dir_all(out.join("work")).unwrap();
     fs::create_dir(out.join("work")).unwrap();
-    complains(&[], &[notebook("good.ipynb")], "was not made by this program");
+    complains(
+        &[],
+        &[notebook("good.ipynb")],
+        "was not made by this program",
+    );
+}
+
+/// Ctrl-C in the middle of a cell: the kernel and everything it started are gone when `lab` is.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_run_leaves_no_process() {
+    let out = out("interrupted");
+    let mut running = Command::new(env!("CARGO_BIN_EXE_lab"));
+    let running = running
+        .arg("run")
+        .arg("--out")
+        .arg(&out)
+        .arg(notebook("endless.ipynb"));
+    let mut running = running.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let inside = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        processes
+            .filter(|p| fs::read_link(p.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&out)))
+            .count()
+    };
+    // The endless cell leaves this file when it begins.
+    let start = std::time::Instant::now();
+    while !out.join("work/notebooks/started").exists() {
+        let ended = running.try_wait().unwrap();
+        let late = start.elapsed().as_secs() > 600;
+        assert!(
+            ended.is_none() && !late,
+            "the cell did not begin in {}: run `make test`",
+            out.display()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    // The kernel, and the process that runs its cells.
+    assert!(inside() >= 2);
+    let asked = Command::new("kill")
+        .args(["-INT", &running.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(asked.success());
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    assert_eq!(inside(), 0, "processes were left behind");
 }

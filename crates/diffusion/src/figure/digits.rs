@@ -145,7 +145,7 @@ fn draw(rows: &[Vec<u8>], names: &[&str], captions: &[&str]) -> Result<Picture> 
         let centred = style.pos(Pos::new(HPos::Center, VPos::Center));
         for (column, caption) in captions.iter().enumerate().take(columns) {
             let middle = names_width + GAP + column as i32 * (side + GAP) + side / 2;
-            area.draw_text(caption, &centred, (middle, captions_height / 2))
+            area.draw_text(caption, &centred, (middle, captions_height / 2 + GAP / 2))
                 .map_err(|error| anyhow!("{error}"))?;
         }
         area.present().map_err(|error| anyhow!("{error}"))?;

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use anyhow::{Result, anyhow, ensure};
-use ndarray::Array2;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use tch::{Kind, Tensor};
@@ -11,7 +10,11 @@ use tch::{Kind, Tensor};
 use super::{FINENESS, Figure, Mime, Picture, png, register_font};
 
 const WIDTH: u32 = 680;
-const HEIGHT: u32 = 360;
+const HEIGHT: u32 = 380;
+/// Height of title and legend.
+const HEAD: i32 = 66;
+/// Where the vertical axis stands, and title and legend begin.
+const AXIS: i32 = 72;
 const TITLE: i32 = 18;
 const TEXT: i32 = 14;
 const INK: RGBColor = RGBColor(51, 51, 51);
@@ -89,24 +92,17 @@ pub fn curve(title: &str, axes: (&str, &str), series: &[Series]) -> Figure {
         );
         let x = span(points().map(|point| point.0), 0.0);
         let y = span(points().map(|point| point.1), 0.05);
-        svg(title, axes, x, y, |chart| {
-            for (at, series) in series.iter().enumerate() {
-                let colour = colour_of(&series.name, at);
-                chart
-                    .draw_series(LineSeries::new(
-                        series.points.iter().copied(),
-                        colour.stroke_width(2),
-                    ))?
-                    .label(&series.name)
-                    .legend(move |(x, y)| {
-                        PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3))
-                    });
+        let named =
+            |(at, series): (usize, &Series)| (series.name.clone(), colour_of(&series.name, at));
+        let legend: Vec<(String, RGBColor)> = series.iter().enumerate().map(named).collect();
+        svg(title, axes, &legend, x, y, |chart| {
+            for (series, (_, colour)) in series.iter().zip(&legend) {
+                let points = || series.points.iter().copied();
+                chart.draw_series(LineSeries::new(points(), colour.stroke_width(2)))?;
                 if series.marked {
-                    let dots = series
-                        .points
-                        .iter()
-                        .map(|&point| Circle::new(point, 4, colour.filled()));
-                    chart.draw_series(dots)?;
+                    chart.draw_series(
+                        points().map(|point| Circle::new(point, 4, colour.filled())),
+                    )?;
                 }
             }
             Ok(())
@@ -126,8 +122,8 @@ pub fn histogram(title: &str, axis: &str, tensors: &[(&str, &Tensor)]) -> Figure
         names.join(" and ")
     );
     let draw = || {
-        let mut all = Vec::new();
-        for (name, tensor) in tensors {
+        let (mut legend, mut all) = (Vec::new(), Vec::new());
+        for (at, (name, tensor)) in tensors.iter().enumerate() {
             ensure!(
                 tensor.numel() > 0,
                 "the tensor {name:?} is empty; expected at least one value"
@@ -137,30 +133,32 @@ pub fn histogram(title: &str, axis: &str, tensors: &[(&str, &Tensor)]) -> Figure
                 .to_kind(Kind::Float)
                 .clamp(0.0, 1.0)
                 .flatten(0, -1);
-            let counts = Vec::<f64>::try_from(values.histc(BINS).to_kind(Kind::Double))?;
+            // The two ends stand for all values at and beyond them, and for no others.
+            let bins = (values * BINS)
+                .floor()
+                .clamp(0, BINS - 1)
+                .to_kind(Kind::Int64);
+            let counts =
+                Vec::<f64>::try_from(bins.bincount::<Tensor>(None, BINS).to_kind(Kind::Double))?;
             let total: f64 = counts.iter().sum();
-            all.push((
-                *name,
+            legend.push(((*name).to_owned(), colour_of(name, at)));
+            all.push(
                 counts
                     .into_iter()
                     .map(|count| 100.0 * count / total)
                     .collect::<Vec<f64>>(),
-            ));
+            );
         }
-        let top = all
-            .iter()
-            .flat_map(|(_, shares)| shares)
-            .copied()
-            .fold(0.0, f64::max);
+        let top = all.iter().flatten().copied().fold(0.0, f64::max);
         svg(
             title,
             (axis, "share of values, %"),
+            &legend,
             0.0..1.0,
             0.0..top * 1.05,
             |chart| {
-                for (at, (name, shares)) in all.iter().enumerate() {
-                    let colour = colour_of(name, at);
-                    let width = 1.0 / BINS as f64;
+                let width = 1.0 / BINS as f64;
+                for (shares, (_, colour)) in all.iter().zip(&legend) {
                     let bars = shares.iter().enumerate().map(|(bin, &share)| {
                         let left = bin as f64 * width;
                         Rectangle::new(
@@ -168,9 +166,7 @@ pub fn histogram(title: &str, axis: &str, tensors: &[(&str, &Tensor)]) -> Figure
                             colour.mix(0.35).filled(),
                         )
                     });
-                    chart.draw_series(bars)?.label(*name).legend(move |(x, y)| {
-                        Rectangle::new([(x, y - 5), (x + 18, y + 5)], colour.mix(0.5).filled())
-                    });
+                    chart.draw_series(bars)?;
                 }
                 Ok(())
             },
@@ -181,10 +177,13 @@ pub fn histogram(title: &str, axis: &str, tensors: &[(&str, &Tensor)]) -> Figure
 
 /// Clouds of points side by side, in one common square: `scatter(&[("start", &points), …])`.
 ///
-/// Each array is `(N, 2)`: x and y.
-pub fn scatter(panels: &[(&str, &Array2<f64>)]) -> Figure {
+/// Each tensor is `(N, 2)`: x and y.
+pub fn scatter(panels: &[(&str, &Tensor)]) -> Figure {
     let names: Vec<&str> = panels.iter().map(|(name, _)| *name).collect();
-    let points = panels.first().map_or(0, |(_, points)| points.nrows());
+    let points = panels
+        .first()
+        .and_then(|(_, points)| points.size().first().copied())
+        .unwrap_or(0);
     let alt = format!(
         "{points} points, seen {} times: {}",
         panels.len(),
@@ -193,25 +192,31 @@ pub fn scatter(panels: &[(&str, &Array2<f64>)]) -> Figure {
     Figure::new(draw_scatter(panels), alt)
 }
 
-fn draw_scatter(panels: &[(&str, &Array2<f64>)]) -> Result<Picture> {
+fn draw_scatter(panels: &[(&str, &Tensor)]) -> Result<Picture> {
     register_font()?;
     ensure!(
         !panels.is_empty(),
         "there is nothing to draw; expected at least one cloud of points"
     );
-    for (name, points) in panels {
+    let cloud = |(name, points): &(&str, &Tensor)| -> Result<Vec<(f64, f64)>> {
+        let shape = points.size();
         ensure!(
-            points.ncols() == 2,
-            "{name:?} has {} columns; expected 2, x and y",
-            points.ncols()
+            shape.len() == 2 && shape[1] == 2,
+            "{name:?} has shape {shape:?}; expected (N, 2), x and y"
         );
-    }
-    let column = |at: usize| {
-        panels
-            .iter()
-            .flat_map(move |(_, points)| points.column(at).to_vec())
+        let numbers =
+            Vec::<f64>::try_from(points.detach().to_kind(Kind::Double).contiguous().view(-1))?;
+        Ok(numbers
+            .chunks_exact(2)
+            .map(|point| (point[0], point[1]))
+            .collect())
     };
-    let (x, y) = (span(column(0), 0.03), span(column(1), 0.03));
+    let clouds = panels.iter().map(cloud).collect::<Result<Vec<_>>>()?;
+    let points = || clouds.iter().flatten();
+    let (x, y) = (
+        span(points().map(|point| point.0), 0.03),
+        span(points().map(|point| point.1), 0.03),
+    );
     let size = (
         (PANEL * FINENESS) * panels.len() as u32,
         (PANEL + 24) * FINENESS,
@@ -219,7 +224,12 @@ fn draw_scatter(panels: &[(&str, &Array2<f64>)]) -> Result<Picture> {
     let mut rgb = vec![255u8; (3 * size.0 * size.1) as usize];
     {
         let area = BitMapBackend::with_buffer(&mut rgb, size).into_drawing_area();
-        for (area, (name, points)) in area.split_evenly((1, panels.len())).iter().zip(panels) {
+        for ((area, (name, _)), points) in area
+            .split_evenly((1, panels.len()))
+            .iter()
+            .zip(panels)
+            .zip(&clouds)
+        {
             let text = ("sans-serif", TEXT * FINENESS as i32)
                 .into_font()
                 .color(&INK);
@@ -229,9 +239,8 @@ fn draw_scatter(panels: &[(&str, &Array2<f64>)]) -> Result<Picture> {
                 .build_cartesian_2d(x.clone(), y.clone())
                 .map_err(|error| anyhow!("{error}"))?;
             let dots = points
-                .rows()
-                .into_iter()
-                .map(|p| Circle::new((p[0], p[1]), 2, BLUE.mix(0.6).filled()));
+                .iter()
+                .map(|&point| Circle::new(point, 2, BLUE.mix(0.6).filled()));
             chart
                 .draw_series(dots)
                 .map_err(|error| anyhow!("{error}"))?;
@@ -253,10 +262,11 @@ type Chart<'a, 'b> = ChartContext<
 type DrawResult<'b> =
     Result<(), DrawingAreaErrorKind<<SVGBackend<'b> as DrawingBackend>::ErrorType>>;
 
-/// A chart with axes, grid and legend as an SVG, the series drawn by `draw`.
+/// A chart with title, legend, axes and grid as an SVG, the series drawn by `draw`.
 fn svg(
     title: &str,
     axes: (&str, &str),
+    legend: &[(String, RGBColor)],
     x: Range<f64>,
     y: Range<f64>,
     draw: impl for<'a, 'b> FnOnce(&mut Chart<'a, 'b>) -> DrawResult<'b>,
@@ -265,7 +275,11 @@ fn svg(
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area();
-        draw_chart(&area, title, axes, x, y, draw).map_err(|error| anyhow!("{error}"))?;
+        area.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
+        let (head, body) = area.split_vertically(HEAD);
+        draw_head(&head, title, legend).map_err(|error| anyhow!("{error}"))?;
+        draw_chart(&body, axes, x, y, draw).map_err(|error| anyhow!("{error}"))?;
+        area.present().map_err(|error| anyhow!("{error}"))?;
     }
     Ok(Picture {
         mime: Mime::Svg,
@@ -274,44 +288,72 @@ fn svg(
     })
 }
 
-fn draw_chart<'b>(
+/// The title, and below it the legend in one row: there it hides no line.
+fn draw_head<'b>(
     area: &DrawingArea<SVGBackend<'b>, Shift>,
     title: &str,
+    legend: &[(String, RGBColor)],
+) -> DrawResult<'b> {
+    area.draw_text(
+        title,
+        &("sans-serif", TITLE).into_font().color(&INK),
+        (AXIS, 10),
+    )?;
+    let style = ("sans-serif", TEXT).into_font().color(&INK);
+    let mut left = AXIS;
+    for (name, colour) in legend {
+        let key = [(left, 43), (left + 18, 48)];
+        area.draw(&Rectangle::new(key, colour.filled()))?;
+        area.draw_text(name, &style, (left + 25, 38))?;
+        let width = style
+            .font
+            .box_size(name)
+            .map_or(0, |(width, _)| width as i32);
+        left += width + 25 + 22;
+    }
+    Ok(())
+}
+
+fn draw_chart<'b>(
+    area: &DrawingArea<SVGBackend<'b>, Shift>,
     axes: (&str, &str),
     x: Range<f64>,
     y: Range<f64>,
     draw: impl for<'a> FnOnce(&mut Chart<'a, 'b>) -> DrawResult<'b>,
 ) -> DrawResult<'b> {
     let text = ("sans-serif", TEXT).into_font().color(&INK);
-    area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .margin_right(20)
-        .caption(title, ("sans-serif", TITLE).into_font().color(&INK))
+        .margin_right(24)
         .x_label_area_size(44)
-        .y_label_area_size(62)
+        .y_label_area_size(AXIS - 10)
         .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .x_desc(axes.0)
         .y_desc(axes.1)
         .axis_desc_style(text.clone())
-        .label_style(text.clone())
+        .label_style(text)
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(INK)
         .x_labels(8)
         .y_labels(6)
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .draw()?;
-    draw(&mut chart)?;
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .label_font(text)
-        .margin(8)
-        .draw()?;
-    area.present()
+    draw(&mut chart)
+}
+
+/// A number at an axis, without zeros that say nothing.
+fn tick(value: &f64) -> String {
+    let text = format!("{value:.3}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The range of some numbers, widened by a share of itself, and never empty.

@@ -6,7 +6,7 @@
 
 One run trains one seed and adds it to the JSON (a run of the same seed replaces it);
 without --seed it prints the table of what is there. A run of three epochs takes
-three to five minutes on two cores.
+two to three minutes on two cores.
 
 Training: the first 55,000 training images (the last 5,000 held out), pixels in
 [0, 1], batch 128, Adam 1e-3, binary cross-entropy, three epochs, shuffled. Noise as

@@ -1,0 +1,32 @@
+# Each target is one call of the workbench (crates/lab), which does whatever set-up is missing.
+#   make lab            JupyterLab on the notebooks       make lab PORT=8890   on that port
+#   make lesson         every notebook, without a browser
+#   make test           every test there is
+#   make doctor         what is there, what is missing, and the mend
+#   make clean          removes what was built here, never a notebook
+
+ifeq ($(shell command -v cargo),)
+$(error Rust is missing: install it with rustup, or use the conda environment of environment.yml)
+endif
+
+LAB = cargo run --package lab --
+
+.PHONY: lab lesson test setup doctor clean
+
+lab: setup
+	@$(LAB) jupyter $(if $(PORT),--port $(PORT))
+
+lesson: setup
+	@$(LAB) run
+
+test: setup
+	@$(LAB) test
+
+setup:
+	@$(LAB) setup
+
+doctor:
+	@$(LAB) doctor
+
+clean:
+	rm -rf target

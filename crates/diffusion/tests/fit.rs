@@ -1,0 +1,275 @@
+//! Training learns, repeats itself to the bit, and refuses settings that make no sense.
+#![allow(clippy::unwrap_used)]
+
+use std::ops::ControlFlow;
+
+use diffusion::prelude::*;
+use diffusion::train::{Epoch, Objective, Observer, Plan, Validation, fit_with};
+
+/// The first images of the test split: small enough to train on in a test.
+fn few(n: usize) -> Split {
+    let test = Mnist::load().unwrap().test;
+    let (first, _) = test.hold_out(test.len() - n).unwrap();
+    first
+}
+
+fn weights(cnn: &Cnn) -> Vec<Tensor> {
+    cnn.trainable_weights()
+        .iter()
+        .map(|weight| weight.detach().copy())
+        .collect()
+}
+
+#[test]
+fn training_lowers_the_loss_and_raises_the_psnr() {
+    let mut cnn = Cnn::new(CnnConfig::default());
+    let split = few(1500);
+    let config = FitConfig {
+        epochs: 2,
+        validation: 200,
+        batch_size: 50,
+        ..Default::default()
+    };
+    let before = score(&split, 0.5, |noisy| cnn.denoise(noisy)).unwrap();
+    let history = fit(&mut cnn, &split, &config).unwrap();
+    let after = score(&split, 0.5, |noisy| cnn.denoise(noisy)).unwrap();
+    assert_eq!((history.epochs.len(), history.batch_losses.len()), (2, 52));
+    let first: f64 = history.batch_losses[..5].iter().sum::<f64>() / 5.0;
+    let last: f64 = history.batch_losses[47..].iter().sum::<f64>() / 5.0;
+    assert!(last < 0.5 * first, "the loss went from {first} to {last}");
+    assert!(
+        after.psnr > before.psnr + 3.0,
+        "from {} to {} dB",
+        before.psnr,
+        after.psnr
+    );
+    assert_eq!(after.images, 1500);
+}
+
+#[test]
+fn the_same_settings_give_the_same_weights_whatever_else_is_drawn() {
+    let split = few(300);
+    for precision in [Precision::Float32, Precision::Mixed] {
+        let train = |disturb: bool, seed: u64| {
+            let mut cnn = Cnn::new(CnnConfig::default());
+            if disturb {
+                diffusion::prelude::seed(99);
+            }
+            let config = FitConfig {
+                validation: 100,
+                batch_size: 64,
+                precision,
+                seed,
+                ..Default::default()
+            };
+            fit(&mut cnn, &split, &config).unwrap();
+            weights(&cnn)
+        };
+        assert_eq!(train(false, 1), train(true, 1));
+        assert_ne!(train(false, 1), train(false, 2));
+    }
+}
+
+#[test]
+fn fixed_noise_repeats_and_fresh_noise_does_not() {
+    // With a learning rate of nearly nothing the loss of an epoch depends on the noise alone.
+    let losses = |draw: Noise| {
+        let mut cnn = Cnn::new(CnnConfig::default());
+        let config = FitConfig {
+            epochs: 2,
+            validation: 0,
+            batch_size: 100,
+            learning_rate: 1e-30,
+            precision: Precision::Float32,
+            draw,
+            ..Default::default()
+        };
+        let history = fit(&mut cnn, &few(100), &config).unwrap();
+        (history.epochs[0].loss, history.epochs[1].loss)
+    };
+    let (first, second) = losses(Noise::Fixed);
+    assert!((first - second).abs() < 1e-6, "{first} and {second}");
+    let (first, second) = losses(Noise::Fresh);
+    assert!((first - second).abs() > 1e-6, "{first} and {second}");
+}
+
+/// Ends a training after some batches.
+struct StopAfter(usize);
+
+impl Observer for StopAfter {
+    fn batch(&mut self, _: &Plan, batch: usize, _: f64) -> ControlFlow<()> {
+        if batch == self.0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+/// Judges by a list of losses made up beforehand, one after the other.
+struct Judged(std::cell::RefCell<Vec<f64>>);
+
+impl Objective<Cnn> for Judged {
+    fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Tensor {
+        binary_cross_entropy(&model.forward(&data.batch(batch)), &data.batch(batch))
+    }
+
+    fn validate(&self, _: &Cnn, _: &Split) -> Result<Validation> {
+        Ok(Validation {
+            loss: self.0.borrow_mut().remove(0),
+            psnr: 0.0,
+        })
+    }
+}
+
+/// Keeps a copy of nothing: watches in silence.
+struct Silent;
+
+impl Observer for Silent {
+    fn epoch(&mut self, _: &Plan, _: &Epoch) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn the_best_or_the_last_weights_are_kept() {
+    let split = few(60);
+    let train = |keep: Keep, epochs: usize| {
+        let mut cnn = Cnn::new(CnnConfig::default());
+        let judged = Judged(vec![0.5, 0.3, 0.4].into());
+        let config = FitConfig {
+            epochs,
+            keep,
+            validation: 10,
+            batch_size: 25,
+            ..Default::default()
+        };
+        fit_with(&mut cnn, &split, &judged, &config, &mut Silent).unwrap();
+        weights(&cnn)
+    };
+    assert_eq!(
+        train(Keep::Best, 3),
+        train(Keep::Last, 2),
+        "the second epoch was the best"
+    );
+    assert_ne!(train(Keep::Last, 3), train(Keep::Last, 2));
+}
+
+#[test]
+fn an_observer_stops_a_training_after_the_current_batch() {
+    let mut cnn = Cnn::new(CnnConfig::default());
+    let judged = Judged(vec![0.5; 9].into());
+    let config = FitConfig {
+        epochs: 3,
+        validation: 10,
+        batch_size: 25,
+        ..Default::default()
+    };
+    let history = fit_with(&mut cnn, &few(85), &judged, &config, &mut StopAfter(4)).unwrap();
+    assert!(history.stopped);
+    assert_eq!((history.batch_losses.len(), history.epochs.len()), (4, 2));
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named() {
+    let split = few(100);
+    let error = |config: FitConfig| {
+        let mut cnn = Cnn::new(CnnConfig::default());
+        fit(&mut cnn, &split, &config).unwrap_err().to_string()
+    };
+    let base = FitConfig {
+        validation: 10,
+        batch_size: 20,
+        ..Default::default()
+    };
+    let cases = [
+        (
+            FitConfig {
+                epochs: 0,
+                ..base.clone()
+            },
+            "number of epochs is 0; expected at least 1",
+        ),
+        (
+            FitConfig {
+                batch_size: 0,
+                ..base.clone()
+            },
+            "batch size is 0",
+        ),
+        (
+            FitConfig {
+                batch_size: 91,
+                ..base.clone()
+            },
+            "batch size is 91; expected at most the 90 images",
+        ),
+        (
+            FitConfig {
+                validation: 100,
+                ..base.clone()
+            },
+            "cannot hold out 100 of 100",
+        ),
+        (
+            FitConfig {
+                noise: -1.0,
+                ..base.clone()
+            },
+            "noise level is -1",
+        ),
+        (
+            FitConfig {
+                noise: f64::NAN,
+                ..base.clone()
+            },
+            "noise level is NaN",
+        ),
+        (
+            FitConfig {
+                learning_rate: 0.0,
+                ..base.clone()
+            },
+            "learning rate is 0",
+        ),
+        (
+            FitConfig {
+                learning_rate: f64::INFINITY,
+                ..base.clone()
+            },
+            "learning rate is inf",
+        ),
+        (
+            FitConfig {
+                validation: 0,
+                keep: Keep::Best,
+                ..base.clone()
+            },
+            "Keep::Best needs held-out images",
+        ),
+        (
+            FitConfig {
+                learning_rate: 1e30,
+                ..base
+            },
+            "training has diverged",
+        ),
+    ];
+    for (config, words) in cases {
+        let error = error(config);
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
+    let mut frozen = Cnn::new(CnnConfig::default());
+    frozen.freeze(..).unwrap();
+    let error = fit(
+        &mut frozen,
+        &split,
+        &FitConfig {
+            batch_size: 10,
+            validation: 10,
+            ..Default::default()
+        },
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("nothing to train"), "{error}");
+}

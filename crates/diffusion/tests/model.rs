@@ -1,0 +1,286 @@
+//! Layers that freeze, checkpoints that are whole or refused.
+#![allow(clippy::unwrap_used)]
+
+use diffusion::prelude::*;
+use std::fs;
+
+fn cnn(seed: u64) -> Cnn {
+    Cnn::new(CnnConfig { seed })
+}
+
+fn weights(cnn: &Cnn) -> Vec<Tensor> {
+    cnn.layers()
+        .iter()
+        .flat_map(|layer| {
+            layer
+                .weights
+                .iter()
+                .map(|(_, weight)| weight.detach().copy())
+        })
+        .collect()
+}
+
+#[test]
+fn new_weights_are_glorot_uniform_and_biases_zero() {
+    let cnn = cnn(1);
+    for layer in cnn
+        .layers()
+        .iter()
+        .filter(|layer| !layer.weights.is_empty())
+    {
+        let [(_, kernel), (_, bias)] = &layer.weights[..] else {
+            panic!("{} has no two weights", layer.name)
+        };
+        let size = kernel.size();
+        let (fan_in, fan_out) = match size[..] {
+            [out, height, width, from] => (height * width * from, height * width * out),
+            _ => (size[1], size[0]),
+        };
+        let limit = (6.0 / (fan_in + fan_out) as f64).sqrt();
+        let largest = kernel.abs().max().double_value(&[]);
+        assert!(
+            largest <= limit && largest > 0.9 * limit,
+            "{}: {largest} of {limit}",
+            layer.name
+        );
+        // A uniform distribution's deviation is its limit over √3.
+        if kernel.numel() > 4000 {
+            let deviation = kernel.std(true).double_value(&[]);
+            assert!(
+                (deviation / (limit / 3f64.sqrt()) - 1.0).abs() < 0.03,
+                "{}",
+                layer.name
+            );
+        }
+        assert_eq!(bias.abs().max().double_value(&[]), 0.0);
+    }
+    assert_eq!(weights(&cnn), weights(&self::cnn(1)));
+    assert_ne!(weights(&cnn)[0], weights(&self::cnn(2))[0]);
+}
+
+#[test]
+fn the_last_four_layers_are_those_keras_means() {
+    let mut cnn = cnn(1);
+    cnn.freeze(..).unwrap();
+    assert_eq!(
+        (cnn.summary().trainable(), cnn.trainable_weights().len()),
+        (0, 0)
+    );
+    cnn.unfreeze_last(4).unwrap();
+    let trainable: Vec<&str> = cnn
+        .layers()
+        .iter()
+        .filter(|layer| layer.is_trainable())
+        .map(|layer| layer.name)
+        .collect();
+    assert_eq!(
+        trainable,
+        [
+            "reshape",
+            "conv2d_transpose",
+            "conv2d_transpose_1",
+            "conv2d_2"
+        ]
+    );
+    assert_eq!(cnn.summary().trainable(), 9_248 + 4_624 + 145);
+    cnn.unfreeze(1..=2).unwrap();
+    assert_eq!(cnn.summary().trainable(), 9_248 + 4_624 + 145 + 160 + 4_640);
+}
+
+#[test]
+fn layers_out_of_range_are_named() {
+    let mut cnn = cnn(1);
+    for (error, words) in [
+        (
+            cnn.freeze(0..12).unwrap_err(),
+            "layers 0..12 are out of range: this model has 10 layers, 0 to 9",
+        ),
+        (
+            cnn.unfreeze(12..).unwrap_err(),
+            "layers 12..10 are out of range",
+        ),
+        (cnn.freeze(..=10).unwrap_err(), "layers 0..11"),
+        (
+            cnn.unfreeze_last(11).unwrap_err(),
+            "the last 11 layers: this model has 10",
+        ),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(
+        cnn.summary().trainable(),
+        3_255_233,
+        "an error changes nothing"
+    );
+}
+
+#[test]
+fn frozen_layers_do_not_change_by_a_single_bit() {
+    let mnist = Mnist::load().unwrap();
+    let (_, few) = mnist.test.hold_out(300).unwrap();
+    let mut cnn = cnn(1);
+    cnn.freeze(..).unwrap();
+    cnn.unfreeze_last(4).unwrap();
+    let before = weights(&cnn);
+    let config = FitConfig {
+        batch_size: 100,
+        validation: 0,
+        ..Default::default()
+    };
+    fit(&mut cnn, &few, &config).unwrap();
+    let changed: Vec<bool> = before
+        .iter()
+        .zip(weights(&cnn))
+        .map(|(before, after)| *before != after)
+        .collect();
+    // Four layers with two weights each are frozen; of the last four, reshape has none.
+    assert_eq!(changed, [[false; 8].as_slice(), &[true; 6]].concat());
+}
+
+#[test]
+fn a_checkpoint_brings_the_weights_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/er/cnn.safetensors");
+    let saved = cnn(5);
+    saved.save(&path).unwrap();
+    assert_eq!(weights(&Cnn::load(&path).unwrap()), weights(&saved));
+    saved.save_half(&path).unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 6_600_000);
+    for (half, full) in weights(&Cnn::load(&path).unwrap())
+        .iter()
+        .zip(weights(&saved))
+    {
+        let largest = full.abs().max().double_value(&[]);
+        assert!((half - full).abs().max().double_value(&[]) <= largest * 2f64.powi(-11));
+    }
+    // Nothing half-written lies around, and loading keeps what is frozen frozen.
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    let mut frozen = cnn(6);
+    frozen.freeze(..).unwrap();
+    frozen.load_weights(&path).unwrap();
+    assert_eq!(frozen.summary().trainable(), 0);
+    assert!(
+        frozen.layers()[1]
+            .weights
+            .iter()
+            .all(|(_, weight)| !weight.requires_grad())
+    );
+}
+
+/// A safetensors file with these tensors, and metadata that names this kind of model.
+fn checkpoint(kind: Option<&str>, tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
+    let zeros = vec![
+        0u8;
+        4 * tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .max()
+            .unwrap_or(0)
+    ];
+    let views = tensors.iter().map(|(name, shape)| {
+        let bytes = &zeros[..4 * shape.iter().product::<usize>()];
+        (
+            name.clone(),
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
+                .unwrap(),
+        )
+    });
+    let metadata = kind.map(|kind| [("model".to_owned(), kind.to_owned())].into());
+    safetensors::serialize(views, &metadata).unwrap()
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    let mut model = cnn(5);
+    model.save(&path).unwrap();
+    let good = fs::read(&path).unwrap();
+    let shapes: Vec<(String, Vec<usize>)> = model
+        .layers()
+        .iter()
+        .flat_map(|layer| {
+            layer.weights.iter().map(|(name, weight)| {
+                (
+                    format!("{}.{name}", layer.name),
+                    weight.size().iter().map(|&size| size as usize).collect(),
+                )
+            })
+        })
+        .collect();
+    let without_first = checkpoint(Some("cnn"), &shapes[1..]);
+    let with_extra = checkpoint(
+        Some("cnn"),
+        &[shapes.clone(), vec![("attention.kernel".into(), vec![2])]].concat(),
+    );
+    let mut reshaped = shapes.clone();
+    reshaped[2].1 = vec![32, 5, 5, 16];
+    let before = weights(&model);
+    let cases: [(Vec<u8>, &str); 8] = [
+        (good[..good.len() - 10].to_vec(), "truncated"),
+        (good[..100].to_vec(), "truncated"),
+        (
+            b"not a checkpoint at all, just text".to_vec(),
+            "not a safetensors file",
+        ),
+        (
+            checkpoint(Some("unet"), &shapes),
+            "kind \"unet\"; expected \"cnn\"",
+        ),
+        (checkpoint(None, &shapes), "kind unknown"),
+        (without_first, "the tensor conv2d.kernel is missing"),
+        (with_extra, "does not know: attention.kernel"),
+        (
+            checkpoint(Some("cnn"), &reshaped),
+            "conv2d_1.kernel has shape [32, 5, 5, 16]; expected [32, 3, 3, 16]",
+        ),
+    ];
+    for (bytes, words) in cases {
+        fs::write(&path, bytes).unwrap();
+        let error = format!("{:?}", model.load_weights(&path).unwrap_err());
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+        assert!(error.contains("cnn.safetensors"), "{error}");
+    }
+    let error = format!(
+        "{:?}",
+        model.load_weights(folder.path().join("none")).unwrap_err()
+    );
+    assert!(error.contains("cannot read the checkpoint"), "{error}");
+    assert_eq!(weights(&model), before);
+}
+
+#[test]
+fn an_older_checkpoint_survives_a_failed_save() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    let model = cnn(5);
+    model.save(&path).unwrap();
+    // A folder in the way of the temporary file's final rename.
+    let blocked = folder.path().join("blocked");
+    fs::create_dir(&blocked).unwrap();
+    let error = format!("{:?}", model.save(&blocked).unwrap_err());
+    assert!(
+        error.contains("cannot write") && error.contains("blocked"),
+        "{error}"
+    );
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["blocked", "cnn.safetensors"]);
+    assert!(Cnn::load(&path).is_ok());
+}
+
+#[test]
+fn images_of_another_shape_are_refused() {
+    let error = cnn(1)
+        .denoise(&Tensor::zeros([2, 28, 28], (Kind::Float, tch::Device::Cpu)))
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("(N, 1, 28, 28); these have [2, 28, 28]"),
+        "{error}"
+    );
+}

@@ -1,0 +1,247 @@
+//! Machines that lack something: one clear error, with the mend.
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Scratch, lab, text};
+use lab::layout::Layout;
+
+/// Runs `lab setup` where only these programs exist: name and what they print.
+fn setup_with(name: &str, programs: &[(&str, &str)]) -> String {
+    let scratch = Scratch::new(name);
+    let layout = scratch.layout();
+    for (program, prints) in programs {
+        scratch.script(&format!("bin/{program}"), &format!("echo '{prints}'"));
+    }
+    let output = lab(&layout)
+        .arg("setup")
+        .env("PATH", scratch.0.join("bin"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = text(&output);
+    assert!(
+        text.contains("error: ") && !text.contains("panicked"),
+        "{text}"
+    );
+    text
+}
+
+const RUST: (&str, &str) = ("rustc", "rustc 1.95.0 (59807616e 2026-04-14)");
+const CARGO: (&str, &str) = ("cargo", "cargo 1.95.0");
+const PYTHON: (&str, &str) = ("python3", "Python 3.11.7");
+
+#[test]
+fn rust_that_is_missing_or_too_old() {
+    let text = setup_with("no-rust", &[]);
+    assert!(
+        text.contains("no working Rust compiler") && text.contains("rustup"),
+        "{text}"
+    );
+    let text = setup_with(
+        "old-rust",
+        &[
+            ("rustc", "rustc 1.84.1 (e71f9a9a9 2025-01-27)"),
+            CARGO,
+            PYTHON,
+        ],
+    );
+    assert!(
+        text.contains("Rust is too old: found 1.84, needed 1.95") && text.contains("rustup update"),
+        "{text}"
+    );
+}
+
+#[test]
+fn python_that_is_missing_or_too_old() {
+    let text = setup_with("no-python", &[RUST, CARGO]);
+    assert!(
+        text.contains("no Python on PATH") && text.contains("environment.yml"),
+        "{text}"
+    );
+    let text = setup_with("old-python", &[RUST, CARGO, ("python3", "Python 3.9.18")]);
+    assert!(
+        text.contains("Python is too old: found 3.9 (`python3`), needed 3.10"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_missing_compiler() {
+    let text = setup_with("no-compiler", &[RUST, CARGO, PYTHON]);
+    assert!(
+        text.contains("no working C++ compiler (`c++`)") && text.contains("apt install g++"),
+        "{text}"
+    );
+}
+
+#[test]
+fn no_network_on_the_first_set_up() {
+    let scratch = Scratch::new("first");
+    let layout = scratch.layout();
+    fs::write(
+        layout.root.join("requirements.txt"),
+        "no-such-package==1.0\n",
+    )
+    .unwrap();
+    let output = lab(&layout)
+        .arg("setup")
+        .env("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        .env("PIP_RETRIES", "0")
+        .env_remove("PIP_FIND_LINKS")
+        .output()
+        .unwrap();
+    let text = text(&output);
+    assert!(!output.status.success());
+    assert!(
+        text.contains("set-up stopped at `python`")
+            && text.contains("the network is needed for this once"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_libtorch_that_is_not_one_or_of_another_version() {
+    let scratch = Scratch::new("libtorch");
+    let layout = scratch.layout();
+    let own = scratch.0.join("own");
+    fs::create_dir(&own).unwrap();
+    let check = || {
+        let output = lab(&layout)
+            .arg("doctor")
+            .env("LIBTORCH", &own)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        text(&output)
+    };
+    assert!(
+        check().contains("is no libtorch: no file `build-version` in it"),
+        "{}",
+        check()
+    );
+    fs::write(own.join("build-version"), "2.5.1+cpu\n").unwrap();
+    assert!(
+        check().contains("is libtorch 2.5.1+cpu, needed is 2.13.0"),
+        "{}",
+        check()
+    );
+    fs::write(own.join("build-version"), "2.13.0+cpu\n").unwrap();
+    assert!(
+        check().contains("own has no lib/libtorch_cpu"),
+        "{}",
+        check()
+    );
+    assert!(check().contains("unset it"), "{}", check());
+}
+
+#[test]
+fn a_port_in_use() {
+    let scratch = Scratch::new("port");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = lab(&scratch.layout())
+        .args(["jupyter", "--port", &port.to_string()])
+        .output()
+        .unwrap();
+    let text = text(&output);
+    assert!(!output.status.success());
+    assert!(
+        text.contains(&format!("port {port} cannot be used")) && text.contains("make lab PORT="),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_doctor_names_every_part_and_the_mend() {
+    let scratch = Scratch::new("doctor");
+    let layout = scratch.layout();
+    let output = lab(&layout).arg("doctor").output().unwrap();
+    let text = text(&output);
+    assert!(!output.status.success());
+    for part in [
+        "tools", "python", "libtorch", "evcxr", "mnist", "kernel", "seed",
+    ] {
+        assert!(
+            text.lines().any(|line| line.starts_with(part)),
+            "{part}: {text}"
+        );
+    }
+    assert!(
+        text.contains("MISSING") && text.contains("Mend: `make lab`"),
+        "{text}"
+    );
+}
+
+/// No conda channel can be asked here, but every line must at least be one that conda understands.
+#[test]
+fn the_conda_environment_is_well_formed() {
+    let layout = Layout::find().unwrap();
+    let python = layout.python();
+    if !python.exists() {
+        println!("skipped: no Python environment yet");
+        return;
+    }
+    let script = r#"
+import sys, yaml
+from rattler import MatchSpec
+environment = yaml.safe_load(open(sys.argv[1]))
+assert environment["channels"] == ["conda-forge"], environment
+specs = [line for line in environment["dependencies"] if isinstance(line, str)]
+names = [MatchSpec(spec, strict=True).name.normalized for spec in specs]
+assert {"python", "rust", "cxx-compiler", "make", "pip"} <= set(names), names
+(pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
+assert pip == ["-r requirements.txt"], pip
+"#;
+    let output = Command::new(python)
+        .args(["-c", script])
+        .arg(layout.root.join("environment.yml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// The shape of an unpacked libtorch is all that a quick check can see.
+#[test]
+fn the_doctor_sees_a_truncated_library() {
+    let scratch = Scratch::new("truncated");
+    let layout = scratch.layout();
+    let folder = layout.cached_libtorch();
+    let header = folder.join("include/torch/csrc/api/include/torch/torch.h");
+    fs::create_dir_all(header.parent().unwrap()).unwrap();
+    fs::create_dir_all(folder.join("lib")).unwrap();
+    let end = if cfg!(target_os = "macos") {
+        "dylib"
+    } else {
+        "so"
+    };
+    let files = [
+        format!("lib/libtorch_cpu.{end}"),
+        format!("lib/libc10.{end}"),
+        format!("lib/libtorch.{end}"),
+    ];
+    files
+        .iter()
+        .map(|name| folder.join(name))
+        .chain([header])
+        .for_each(|path| fs::write(path, "abc").unwrap());
+    fs::write(folder.join("build-version"), "2.13.0").unwrap();
+    fs::write(
+        folder.join("unpacked-files"),
+        format!("00 438418417 libtorch_cpu.{end}\n"),
+    )
+    .unwrap();
+    symlink(&folder, layout.libtorch_link()).unwrap();
+    let output = lab(&layout).arg("doctor").output().unwrap();
+    assert!(
+        text(&output).contains("has 3 bytes, expected 438418417"),
+        "{}",
+        text(&output)
+    );
+    assert!(Path::new(&layout.libtorch_link()).exists());
+}
