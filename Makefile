@@ -5,7 +5,7 @@
 #   make doctor         what is there, what is missing, and the mend
 #   make clean          removes what was built here, never a notebook
 
-ifeq ($(shell command -v cargo),)
+ifeq ($(filter clean,$(MAKECMDGOALS))$(shell command -v cargo),)
 $(error Rust is missing: install it with rustup, or use the conda environment of environment.yml)
 endif
 

@@ -98,6 +98,26 @@ impl Cnn {
         Ok(cnn)
     }
 
+    /// The first half of the network: images `(N, 1, 28, 28)` to `(N, 64)`, the output of the layer
+    /// `dense`. Whatever the second half is to paint must be in these 64 numbers.
+    pub fn encode(&self, x: &Tensor) -> Tensor {
+        let [_, conv, conv_1, _, dense, ..] = &self.layers;
+        let x = convolve(x, conv).relu(); //                            (N, 16, 28, 28)
+        let x = convolve(&x, conv_1).relu(); //                         (N, 32, 28, 28)
+        let x = x.permute([0, 2, 3, 1]).flatten(1, 3); //               (N, 25,088), channels last
+        linear(&x, dense).relu() //                                     (N, 64)
+    }
+
+    /// The second half of the network: `(N, 64)` to the logits of images, `(N, 1, 28, 28)`.
+    pub fn decode(&self, code: &Tensor) -> Tensor {
+        let [.., dense_1, _, up, up_1, out] = &self.layers;
+        let x = linear(code, dense_1).relu(); //                        (N, 25,088)
+        let x = x.view([-1, SIDE, SIDE, 32]).permute([0, 3, 1, 2]); //  (N, 32, 28, 28)
+        let x = convolve(&x, up).relu(); //                             (N, 32, 28, 28)
+        let x = convolve(&x, up_1).relu(); //                           (N, 16, 28, 28)
+        convolve(&x, out) //                                            (N, 1, 28, 28)
+    }
+
     /// What the network makes of noisy images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
     ///
     /// Works through the images in batches and remembers nothing for training.
@@ -126,16 +146,7 @@ impl Model for Cnn {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let [_, conv, conv_1, _, dense, dense_1, _, up, up_1, out] = &self.layers;
-        let x = convolve(x, conv).relu(); //                            (N, 16, 28, 28)
-        let x = convolve(&x, conv_1).relu(); //                         (N, 32, 28, 28)
-        let x = x.permute([0, 2, 3, 1]).flatten(1, 3); //               (N, 25,088), channels last
-        let x = linear(&x, dense).relu(); //                            (N, 64)
-        let x = linear(&x, dense_1).relu(); //                          (N, 25,088)
-        let x = x.view([-1, SIDE, SIDE, 32]).permute([0, 3, 1, 2]); //  (N, 32, 28, 28)
-        let x = convolve(&x, up).relu(); //                             (N, 32, 28, 28)
-        let x = convolve(&x, up_1).relu(); //                           (N, 16, 28, 28)
-        convolve(&x, out) //                                            (N, 1, 28, 28)
+        self.decode(&self.encode(x))
     }
 
     fn layers(&self) -> &[Layer] {

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use ndarray::Array2;
 use sha2::{Digest, Sha256};
 use tch::{IndexOp, Kind, Tensor};
 
@@ -325,6 +326,23 @@ fn gzip_hint(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// The pixels of one image as numbers to look at: `(28, 28)`, rows from top to bottom.
+///
+/// # Errors
+/// A tensor that does not hold one image of 28x28 pixels.
+pub fn pixels(image: &Tensor) -> Result<Array2<f32>> {
+    ensure!(
+        image.numel() == PIXELS,
+        "expected one image of shape (1, 1, 28, 28); this tensor has {:?}",
+        image.size()
+    );
+    let values = Vec::<f32>::try_from(image.detach().to_kind(Kind::Float).contiguous().view(-1))?;
+    Ok(Array2::from_shape_vec(
+        (SIDE as usize, SIDE as usize),
+        values,
+    )?)
+}
+
 /// The four files with their SHA-256 sums, large ones side by side on threads.
 fn read_files(folder: &Path) -> Result<[(Vec<u8>, String); 4]> {
     let read = |name: &str| -> Result<(Vec<u8>, String)> {
@@ -504,6 +522,10 @@ mod tests {
             .mean(Kind::Double)
             .double_value(&[]);
         assert!((mean - 0.1307).abs() < 5e-5, "{mean}");
+        let seven = pixels(&mnist.test.images(1).unwrap()).unwrap();
+        assert_eq!(seven.dim(), (28, 28));
+        assert_eq!((seven[[7, 6]] * 255.0, seven[[0, 0]]), (84.0, 0.0));
+        assert!(pixels(&mnist.test.images(2).unwrap()).is_err());
         let ones = mnist.test.one_of_each().unwrap();
         assert_eq!(ones.size(), [10, 1, 28, 28]);
         assert_eq!(

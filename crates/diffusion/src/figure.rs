@@ -8,6 +8,7 @@
 mod digits;
 mod plot;
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +26,6 @@ pub(crate) const FINENESS: u32 = 2;
 /// Functions that draw give a `Figure` and not a `Result`, since a notebook shows what a cell's last
 /// expression *is*: a figure that could not be drawn says so where it would have been shown, and
 /// [`save`](Figure::save) gives its error.
-#[derive(Debug)]
 pub struct Figure {
     picture: Result<Picture>,
     alt: String,
@@ -59,6 +59,13 @@ impl Mime {
             Mime::Png => "png",
             Mime::Svg => "svg",
         }
+    }
+}
+
+/// In short, without the bytes: a notebook falls back to this when a cell's types leave it in doubt.
+impl fmt::Debug for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Figure({:?})", self.alt)
     }
 }
 

@@ -33,7 +33,7 @@ pub mod train;
 pub mod prelude {
     pub use crate::classical::{gaussian_filter, median_filter};
     pub use crate::cnn::{Cnn, CnnConfig};
-    pub use crate::data::{Mnist, Split};
+    pub use crate::data::{Mnist, Split, pixels};
     pub use crate::figure::{
         Figure, Series, curve, grid, histogram, rows, rows_with_captions, scatter,
     };
@@ -44,6 +44,6 @@ pub mod prelude {
     pub use crate::show::check;
     pub use crate::train::{FitConfig, History, Keep, Noise, Precision, fit};
     pub use anyhow::{Result, bail, ensure};
-    pub use ndarray::{Array1, Array2};
-    pub use tch::{Kind, Tensor};
+    pub use ndarray::{Array1, Array2, s};
+    pub use tch::{Device, Kind, Tensor};
 }

@@ -41,6 +41,8 @@ pub struct FitConfig {
     pub precision: Precision,
     /// The seed of the order of the images and of their noise (default 42).
     pub seed: u64,
+    /// Whether to print nothing (default false: a line for each epoch).
+    pub quiet: bool,
 }
 
 impl Default for FitConfig {
@@ -55,6 +57,7 @@ impl Default for FitConfig {
             keep: Keep::Last,
             precision: Precision::of_this_cpu(),
             seed: 42,
+            quiet: false,
         }
     }
 }
@@ -189,6 +192,9 @@ pub trait Observer {
     }
 }
 
+/// Watches in silence.
+impl Observer for () {}
+
 /// How much work a training is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -232,7 +238,10 @@ pub fn fit<M: Model>(model: &mut M, data: &Split, config: &FitConfig) -> Result<
         seed: config.seed,
         precision: config.precision,
     };
-    fit_with(model, data, &objective, config, &mut PrintLines::default())
+    match config.quiet {
+        true => fit_with(model, data, &objective, config, &mut ()),
+        false => fit_with(model, data, &objective, config, &mut PrintLines::default()),
+    }
 }
 
 /// The training loop: [`fit`] with an objective and an observer of one's own.

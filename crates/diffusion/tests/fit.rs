@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use diffusion::prelude::*;
-use diffusion::train::{Epoch, Objective, Observer, Plan, Validation, fit_with};
+use diffusion::train::{Objective, Observer, Plan, Validation, fit_with};
 
 /// The first images of the test split: small enough to train on in a test.
 fn few(n: usize) -> Split {
@@ -82,6 +82,7 @@ fn fixed_noise_repeats_and_fresh_noise_does_not() {
             learning_rate: 1e-30,
             precision: Precision::Float32,
             draw,
+            quiet: true,
             ..Default::default()
         };
         let history = fit(&mut cnn, &few(100), &config).unwrap();
@@ -122,15 +123,6 @@ impl Objective<Cnn> for Judged {
     }
 }
 
-/// Keeps a copy of nothing: watches in silence.
-struct Silent;
-
-impl Observer for Silent {
-    fn epoch(&mut self, _: &Plan, _: &Epoch) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
-
 #[test]
 fn the_best_or_the_last_weights_are_kept() {
     let split = few(60);
@@ -144,7 +136,7 @@ fn the_best_or_the_last_weights_are_kept() {
             batch_size: 25,
             ..Default::default()
         };
-        fit_with(&mut cnn, &split, &judged, &config, &mut Silent).unwrap();
+        fit_with(&mut cnn, &split, &judged, &config, &mut ()).unwrap();
         weights(&cnn)
     };
     assert_eq!(

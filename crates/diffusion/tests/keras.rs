@@ -7,7 +7,7 @@ mod common;
 
 use common::{golden, hashed, images, numbers};
 use diffusion::prelude::*;
-use diffusion::train::{Objective, PrintLines, Validation, fit_with};
+use diffusion::train::{Objective, Validation, fit_with};
 use serde_json::Value;
 
 /// The network with the weights that both sides make; kernels stronger by a factor.
@@ -189,14 +189,7 @@ fn adam_moves_the_weights_as_keras_does() {
             validation: 0,
             ..Default::default()
         };
-        let history = fit_with(
-            &mut cnn,
-            &test,
-            &objective,
-            &config,
-            &mut PrintLines::default(),
-        )
-        .unwrap();
+        let history = fit_with(&mut cnn, &test, &objective, &config, &mut ()).unwrap();
         let losses = numbers(&golden["float64"]["step_losses"]);
         for (ours, theirs) in history.batch_losses.iter().zip(losses) {
             assert!(

@@ -152,8 +152,8 @@ fn with_pip(layout: &Layout, wheel: &Wheel, target: &Path) -> Result<()> {
         "--dest",
     ])
     .arg(&folder);
-    if python.starts_with("cp") {
-        pip.args(["--python-version", &python[2..]]);
+    if let Some(version) = python.strip_prefix("cp") {
+        pip.args(["--python-version", version]);
     }
     for platform in platforms.split('.') {
         pip.args(["--platform", platform]);
@@ -173,7 +173,8 @@ fn with_pip(layout: &Layout, wheel: &Wheel, target: &Path) -> Result<()> {
         );
     }
     fs::rename(&file, target)
-        .with_context(|| format!("cannot move {} to {}", file.display(), target.display()))
+        .with_context(|| format!("cannot move {} to {}", file.display(), target.display()))?;
+    tools::remove_dir(&folder)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `lab jupyter`: JupyterLab on the notebooks, on this machine only, with a token.
 
+use std::env;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -28,6 +29,20 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
         "--ServerApp.root_dir={}",
         layout.notebooks().display()
     ));
+    lab.args([
+        // A new notebook is a Rust notebook.
+        "--MultiKernelManager.default_kernel_name=rust",
+        // A kernel that must first compile an edited support crate is slow to come, not dead.
+        "--MappingKernelManager.kernel_info_timeout=300",
+    ]);
+    // On this machine only and with a token, it does no harm as root, which containers are.
+    lab.arg("--ServerApp.allow_root=True");
+    let no_screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"]
+        .iter()
+        .all(|name| env::var_os(name).is_none());
+    if cfg!(target_os = "linux") && no_screen {
+        lab.arg("--no-browser");
+    }
     if let Some(port) = port {
         lab.arg(format!("--ServerApp.port={port}"));
     }

@@ -32,7 +32,7 @@ pub struct Part {
     pub check: fn(&Layout, deep: bool) -> Result<Finding>,
     /// Makes it.
     pub make: fn(&Layout, &Options) -> Result<()>,
-    /// Whether it lives in the cache that other clones share, so that two set-ups must take turns.
+    /// Whether it lives in the cache that other clones share, rather than in this one.
     pub shared: bool,
 }
 

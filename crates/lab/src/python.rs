@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -59,6 +60,8 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     }
     let python = layout.python();
     let version = tools::output(Command::new(&python).arg("-V"))?;
+    // On a terminal pip shows a bar for each download; a log is spared its hundred lines.
+    let quiet = (!std::io::stdout().is_terminal()).then_some("--quiet");
     let hint = "pip could not install the Python packages (the network is needed for this once; behind a proxy, set HTTPS_PROXY); run the same command again";
     tools::run_visibly(
         pip(&python).args(["install", "--quiet", PIP]),
@@ -67,7 +70,9 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     .context(hint)?;
     tools::run_visibly(
         pip(&python)
-            .args(["install", "-r"])
+            .arg("install")
+            .args(quiet)
+            .arg("-r")
             .arg(layout.root.join("requirements.txt")),
         "installing the Python packages",
     )

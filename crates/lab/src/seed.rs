@@ -95,9 +95,11 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     }
     let _ = fs::remove_file(new.join(STAMP));
     write_workspace(layout, &new)?;
+    fetch(layout, &new)?;
     compile(layout, &new, true)
         .context("the support crate could not be compiled for the kernels")?;
-    forget_cells(&new)?;
+    // Every kernel writes its own cells, in place, and must not share them with others.
+    forget(&new, &["ctx-", "ctx.", "libctx", "libcode_"])?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
     swap_in(layout, &new)?;
     save_for_other_clones(layout, &saved)
@@ -127,6 +129,27 @@ pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
     }
 }
 
+/// Compiling downloads what this machine compiles. But the kernel's analyzer asks cargo about all
+/// packages, also those for other systems, and about the standard library where its sources are
+/// installed; the tests need some more. Bring them all, so that everything runs without a network
+/// from now on (and the analyzer does not wait for one at every kernel's start).
+fn fetch(layout: &Layout, seed: &Path) -> Result<()> {
+    let mut workspaces = vec![layout.root.clone(), seed.to_owned()];
+    let sysroot = tools::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib/src/rust/library");
+    workspaces.extend(library.join("Cargo.lock").is_file().then_some(library));
+    for workspace in workspaces {
+        let mut cargo = Command::new("cargo");
+        tools::without_cargo_variables(&mut cargo)
+            .arg("fetch")
+            .current_dir(workspace);
+        tools::run_visibly(&mut cargo, "fetching the sources of all crates").context(
+            "some crates could not be downloaded (the network is needed for this once); run the same command again",
+        )?;
+    }
+    Ok(())
+}
+
 fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
     let lock = layout.root.join("Cargo.lock");
     let versions = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
@@ -150,26 +173,26 @@ fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
     }
 }
 
-/// Takes out what belongs to the cell itself: every kernel writes its own, in place, and must not
-/// share it with others.
-fn forget_cells(folder: &Path) -> Result<()> {
+/// Takes everything whose name begins with one of `starts` out of a build directory.
+fn forget(folder: &Path, starts: &[&str]) -> Result<()> {
     let mut folders = vec![folder.join("cell/target")];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)
+        let entries = fs::read_dir(&folder);
+        for entry in entries
             .with_context(|| format!("cannot read {}", folder.display()))?
             .flatten()
         {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            let cells = ["ctx-", "ctx.", "libctx", "libcode_"]
-                .iter()
-                .any(|start| name.starts_with(start));
-            match (cells, path.is_dir()) {
+            match (
+                starts.iter().any(|start| name.starts_with(start)),
+                path.is_dir(),
+            ) {
                 (true, true) => tools::remove_dir(&path)?,
                 (true, false) => fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?,
-                (false, true) if name != "build" => folders.push(path),
-                _ => {}
+                (false, true) => folders.push(path),
+                (false, false) => {}
             }
         }
     }
@@ -210,6 +233,7 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
         .join(format!("kernel-deps.{}", std::process::id()));
     tools::remove_dir(&new)?;
     tree::clone(&layout.seed(), &new)?;
+    forget(&new, &["diffusion-", "libdiffusion"])?;
     if fs::rename(&new, saved).is_err() {
         // Another clone was faster.
         tools::remove_dir(&new)?;
@@ -250,11 +274,11 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
     sources(&layout.support_crate(), &mut files)?;
     files.sort();
     for file in files {
-        text.push_str(&format!(
-            "{} {}\n",
-            file.display(),
-            tools::sha256_file(&file)?
-        ));
+        // The time counts too, because for cargo nothing else does: a file that was only touched
+        // would be compiled by every kernel for itself.
+        let time = fs::metadata(&file).and_then(|data| data.modified());
+        let hash = tools::sha256_file(&file)?;
+        text.push_str(&format!("{} {hash} {time:?}\n", file.display()));
     }
     Ok(Inputs {
         dependencies,

@@ -1,6 +1,7 @@
 //! `lab setup`: whatever is missing, and nothing that is there.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -35,11 +36,11 @@ fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
         Finding::Missing(text) | Finding::Wrong(text) => text,
     };
     println!("{:<9} {reason}", part.name);
-    let _turn = if part.shared {
-        Some(turn(layout)?)
+    let _turn = turn(&if part.shared {
+        layout.cache.clone()
     } else {
-        None
-    };
+        layout.target()
+    })?;
     // Somebody else's set-up may have made it while we waited.
     if let (Finding::Found(text), false) = ((part.check)(layout, false)?, named) {
         return Ok(text);
@@ -51,16 +52,20 @@ fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
     }
 }
 
-/// One set-up at a time fills the shared cache.
-fn turn(layout: &Layout) -> Result<File> {
-    let path = layout.cache.join("setup.lock");
-    fs::create_dir_all(&layout.cache)
-        .with_context(|| format!("cannot make the cache folder {}: mend its permissions, or set DIFFUSION_CACHE to another folder", layout.cache.display()))?;
+/// One set-up at a time fills a folder: the clone's, or the cache that clones share.
+fn turn(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| {
+        format!(
+            "cannot make {}: mend its permissions (DIFFUSION_CACHE names another cache)",
+            folder.display()
+        )
+    })?;
+    let path = folder.join("setup.lock");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if file.try_lock().is_err() {
         println!(
             "  another set-up is at work in {}; waiting for it",
-            layout.cache.display()
+            folder.display()
         );
         file.lock()
             .with_context(|| format!("cannot lock {}", path.display()))?;

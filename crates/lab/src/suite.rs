@@ -31,7 +31,9 @@ pub fn test(layout: &Layout) -> Result<()> {
         let mut cargo = Command::new("cargo");
         tools::without_cargo_variables(&mut cargo)
             .args(arguments)
-            .current_dir(&layout.root);
+            .current_dir(&layout.root)
+            // Cargo puts a library path on the loader's path only if it lies below `target`.
+            .env("LIBTORCH", layout.libtorch_link());
         if name == "documentation" {
             cargo.env("RUSTDOCFLAGS", "-D warnings");
         }

@@ -1,5 +1,7 @@
 //! Downloads that break, lie, or find no room.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! The directories that kernels build in: made, shared safely, and gone when the kernel is.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::{self, File};

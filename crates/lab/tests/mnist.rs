@@ -1,5 +1,7 @@
 //! MNIST from a folder that somebody names.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Machines that lack something: one clear error, with the mend.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

@@ -70,6 +70,23 @@ impl Series {
         }
     }
 
+    /// A line through the values of a function at these places.
+    pub fn of(
+        name: &str,
+        places: impl IntoIterator<Item = f64>,
+        mut value: impl FnMut(f64) -> f64,
+    ) -> Series {
+        Series::new(name, places.into_iter().map(|x| (x, value(x))))
+    }
+
+    /// A line through values that stand at 0, 1, 2 and so on.
+    pub fn of_values(name: &str, values: impl IntoIterator<Item = f64>) -> Series {
+        Series::new(
+            name,
+            values.into_iter().enumerate().map(|(at, y)| (at as f64, y)),
+        )
+    }
+
     /// The same line with a dot at each point.
     #[must_use]
     pub fn with_points(self) -> Series {

@@ -1,5 +1,5 @@
 //! What several tests need: a scratch folder, and a server that can misbehave.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
