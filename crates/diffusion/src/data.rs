@@ -57,8 +57,11 @@ impl Mnist {
     /// # Errors
     /// A file that is missing, unreadable, or not the standard one; the message says how to mend it.
     pub fn load() -> Result<Mnist> {
-        let folder = cache_folder()?.join("mnist");
-        let files = read_files(&folder).context(
+        Mnist::load_standard(&cache_folder()?.join("mnist"))
+    }
+
+    fn load_standard(folder: &Path) -> Result<Mnist> {
+        let files = read_files(folder).context(
             "MNIST is not ready; `make lab` (or `cargo run -p lab -- setup`) fetches it",
         )?;
         for ((name, expected), (bytes, found)) in FILES.iter().zip(&files) {
@@ -70,7 +73,7 @@ impl Mnist {
                 bytes.len(),
             );
         }
-        Mnist::from_files(&folder, &files)
+        Mnist::from_files(folder, &files)
     }
 
     /// Reads any data set in the same four files (Fashion-MNIST, one's own), checks its structure
@@ -195,13 +198,26 @@ impl Split {
             "asked for {n} images of class {class}; there are {found}"
         );
         let indices = Vec::<i64>::try_from(indices.i(..n as i64))?;
-        Ok((self.batch(&indices), indices))
+        Ok((self.gather(&indices), indices))
     }
 
     /// The images at these indices: `(indices, 1, 28, 28)`, `float32` in `[0, 1]`.
     ///
-    /// The indices must lie in `0..len()`; libtorch panics otherwise.
-    pub fn batch(&self, indices: &[i64]) -> Tensor {
+    /// # Errors
+    /// An index that is not in `0..len()`.
+    pub fn batch(&self, indices: &[i64]) -> Result<Tensor> {
+        let len = self.len() as i64;
+        if let Some(wrong) = indices.iter().find(|index| !(0..len).contains(index)) {
+            bail!(
+                "there is no image {wrong}; this split has images 0 to {}",
+                len - 1
+            );
+        }
+        Ok(self.gather(indices))
+    }
+
+    /// [`batch`](Split::batch) for indices that are known to be right.
+    pub(crate) fn gather(&self, indices: &[i64]) -> Tensor {
         scale(&self.images.index_select(0, &Tensor::from_slice(indices)))
     }
 
@@ -503,6 +519,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_not_the_standard_one_is_told_by_its_hash() {
+        let folder = folder(20);
+        let error = format!("{:?}", Mnist::load_standard(folder.path()).unwrap_err());
+        for words in ["train-images-idx3-ubyte", FILES[0].1, "found", "make lab"] {
+            assert!(error.contains(words), "{words:?} is not in: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let folder = folder(1);
+        let path = folder.path().join("train-labels-idx1-ubyte");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = format!("{:?}", Mnist::load_from(folder.path()).unwrap_err());
+        assert!(
+            error.contains("cannot read") && error.contains("train-labels"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn mnist_is_the_standard_one_with_its_known_counts() {
         let mnist = Mnist::load().unwrap();
         assert!(mnist.is_standard);
@@ -558,7 +596,12 @@ mod tests {
         }
         let (train, held_out) = split.hold_out(5).unwrap();
         assert_eq!((train.len(), held_out.len()), (15, 5));
-        assert_eq!(held_out.batch(&[0]), split.batch(&[15]));
+        assert_eq!(held_out.batch(&[0]).unwrap(), split.batch(&[15]).unwrap());
+        let error = held_out.batch(&[4, 5]).unwrap_err().to_string();
+        assert!(
+            error.contains("no image 5; this split has images 0 to 4"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -62,9 +62,16 @@ impl Mime {
     }
 }
 
-/// In short, without the bytes: a notebook falls back to this when a cell's types leave it in doubt.
+/// In short, without the bytes.
+///
+/// In a notebook it shows the picture, too: where a cell's first version does not compile (a `?` too
+/// many, a variable that was moved), evcxr mends the cell by itself and then shows its last value
+/// with `{:?}`. A learner should see the picture all the same.
 impl fmt::Debug for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if crate::show::in_notebook() {
+            self.evcxr_display();
+        }
         write!(f, "Figure({:?})", self.alt)
     }
 }

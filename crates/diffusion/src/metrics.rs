@@ -136,7 +136,7 @@ pub(crate) fn noisy_batches(
     (0..split.len()).step_by(BATCH).map(move |start| {
         let end = split.len().min(start + BATCH);
         let indices: Vec<i64> = (start as i64..end as i64).collect();
-        let clean = split.batch(&indices);
+        let clean = split.gather(&indices);
         let noisy = corrupt(&clean, &noise_of(EVALUATION_SEED, 0, &indices), level);
         (clean, noisy)
     })

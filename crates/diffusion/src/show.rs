@@ -16,6 +16,11 @@ pub(crate) fn html(content: &str, plain: &str) {
     write(&[("text/html", content), ("text/plain", plain)]);
 }
 
+/// Whether this process runs a notebook's cells.
+pub(crate) fn in_notebook() -> bool {
+    std::env::var_os("EVCXR_IS_RUNTIME").is_some()
+}
+
 /// Writes everything at once, so that a thread that prints meanwhile cannot come between.
 fn write(contents: &[(&str, &str)]) {
     let block: String = contents
@@ -32,7 +37,7 @@ fn write(contents: &[(&str, &str)]) {
 }
 
 /// A small table: shown by a notebook as HTML, printed as text elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Table {
     /// The columns' titles. The first column is text, the others are figures.
     pub head: Vec<&'static str>,
@@ -74,6 +79,13 @@ fn html_row(row: &[String], bold: bool) -> String {
         format!("<td style=\"text-align:{align}\">{cell}</td>")
     });
     format!("<tr>{}</tr>", cells.collect::<String>())
+}
+
+/// As text, which is also what evcxr shows where it falls back to `{:?}`.
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for Table {

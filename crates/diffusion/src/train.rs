@@ -151,7 +151,7 @@ pub struct Denoising {
 
 impl<M: Model> Objective<M> for Denoising {
     fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Tensor {
-        let clean = data.batch(batch);
+        let clean = data.gather(batch);
         let epoch = if self.draw == Noise::Fresh { epoch } else { 0 };
         let noisy = corrupt(&clean, &noise_of(self.seed, epoch, batch), self.noise);
         let logits = model

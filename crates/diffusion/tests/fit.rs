@@ -112,7 +112,8 @@ struct Judged(std::cell::RefCell<Vec<f64>>);
 
 impl Objective<Cnn> for Judged {
     fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Tensor {
-        binary_cross_entropy(&model.forward(&data.batch(batch)), &data.batch(batch))
+        let images = data.batch(batch).unwrap();
+        binary_cross_entropy(&model.forward(&images), &images)
     }
 
     fn validate(&self, _: &Cnn, _: &Split) -> Result<Validation> {

@@ -1,6 +1,7 @@
 //! PSNR, SSIM and the classical filters against scikit-image and SciPy.
 //!
 //! The golden numbers come from `golden/metrics_golden.py`.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::{seed, tools, tree};
+use crate::{cells, seed, tools, tree};
 
 /// Held locked by the janitor for as long as the directory is in use.
 const OWNER: &str = "owner";
@@ -72,7 +72,7 @@ fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<(
         // The support crate was edited. Cargo compiles it here, now; if it does not compile, the
         // kernel must start all the same, so that the notebook can show the compiler's words.
         eprintln!("lab kernel: the support crate changed, compiling it for this kernel");
-        if let Err(error) = seed::compile(layout, &own, false) {
+        if let Err(error) = cells::compile(layout, &own, false) {
             eprintln!(
                 "lab kernel: the support crate does not compile, so the kernel starts without it:\n{error:#}"
             );

@@ -3,45 +3,18 @@
 //! evcxr writes each cell as a crate `ctx` into `EVCXR_TMPDIR`, compiles it with cargo and loads
 //! it. We compile the support crate there beforehand, by the same cargo command with the same
 //! environment, so that a kernel finds everything fresh.
-//!
-//! `EVCXR_TMPDIR` is the member `cell` of a workspace of our own, for the sake of the lock file.
-//! A kernel's first act is to compile a cell without any dependency, at which cargo would drop
-//! everything from a lock file beside that cell; the next `:dep` would then resolve afresh, ask the
-//! network, and perhaps take newer crates than the tested ones and compile them all. Here the other
-//! member, `lock`, holds on to the support crate, so the tested versions stay. Cargo then takes the
-//! profile from the workspace, not from what evcxr writes (`:opt_level` has no effect).
 
 use std::fs;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::layout::{EVCXR_VERSION, Layout};
 use crate::parts::{Finding, Options};
-use crate::{libtorch, spec, toolchain, tools, tree};
+use crate::{cells, libtorch, toolchain, tools, tree};
 
 const STAMP: &str = "seed-of";
-
-/// What evcxr writes for a cell with the lesson's one dependency; the profile is evcxr's own, with
-/// cells at level 0 (what is computed, is computed in the optimised crates).
-const WORKSPACE: &str = r#"[workspace]
-members = ["cell", "lock"]
-resolver = "3"
-
-[profile.dev]
-opt-level = 0
-debug = false
-strip = "debuginfo"
-rpath = true
-lto = false
-debug-assertions = true
-codegen-units = 16
-panic = "unwind"
-incremental = true
-overflow-checks = true
-"#;
 
 /// The hashes that a warm directory depends on.
 struct Inputs {
@@ -94,109 +67,15 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         fs::rename(&half, &new).with_context(|| format!("cannot rename {}", half.display()))?;
     }
     let _ = fs::remove_file(new.join(STAMP));
-    write_workspace(layout, &new)?;
-    fetch(layout, &new)?;
-    compile(layout, &new, true)
+    cells::write_workspace(layout, &new)?;
+    cells::fetch(&[&layout.root, &new])?;
+    cells::compile(layout, &new, true)
         .context("the support crate could not be compiled for the kernels")?;
     // Every kernel writes its own cells, in place, and must not share them with others.
-    forget(&new, &["ctx-", "ctx.", "libctx", "libcode_"])?;
+    cells::forget(&new, &["ctx-", "ctx.", "libctx", "libcode_"])?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
     swap_in(layout, &new)?;
     save_for_other_clones(layout, &saved)
-}
-
-/// Compiles the cell in `folder` by the command and in the environment that evcxr uses (version
-/// 0.22.0, `Config::cargo_command`): flags and profile are part of what cargo calls fresh.
-pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
-    let mut flags = "-Cprefer-dynamic".to_owned();
-    // evcxr takes `mold` from outside rustc, else `lld` by a flag.
-    if !cfg!(target_os = "macos") && !on_path("mold") && on_path("lld") {
-        flags.push_str(" -Clink-arg=-fuse-ld=lld");
-    }
-    let mut cargo = Command::new("cargo");
-    tools::without_cargo_variables(&mut cargo);
-    cargo
-        .args(["build", "--target", &toolchain::host()?])
-        .current_dir(folder.join("cell"))
-        .envs(spec::environment(layout)?)
-        .env("CARGO_TARGET_DIR", "target")
-        .env("CARGO_BUILD_BUILD_DIR", "target")
-        .env("RUSTFLAGS", flags);
-    if visibly {
-        tools::run_visibly(&mut cargo, "compiling the support crate for the kernels")
-    } else {
-        tools::output(&mut cargo).map(drop)
-    }
-}
-
-/// Compiling downloads what this machine compiles. But the kernel's analyzer asks cargo about all
-/// packages, also those for other systems, and about the standard library where its sources are
-/// installed; the tests need some more. Bring them all, so that everything runs without a network
-/// from now on (and the analyzer does not wait for one at every kernel's start).
-fn fetch(layout: &Layout, seed: &Path) -> Result<()> {
-    let mut workspaces = vec![layout.root.clone(), seed.to_owned()];
-    let sysroot = tools::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let library = Path::new(&sysroot).join("lib/rustlib/src/rust/library");
-    workspaces.extend(library.join("Cargo.lock").is_file().then_some(library));
-    for workspace in workspaces {
-        let mut cargo = Command::new("cargo");
-        tools::without_cargo_variables(&mut cargo)
-            .arg("fetch")
-            .current_dir(workspace);
-        tools::run_visibly(&mut cargo, "fetching the sources of all crates").context(
-            "some crates could not be downloaded (the network is needed for this once); run the same command again",
-        )?;
-    }
-    Ok(())
-}
-
-fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
-    let lock = layout.root.join("Cargo.lock");
-    let versions = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
-    write_changed(&folder.join("Cargo.lock"), &versions)?;
-    for (member, name) in [("cell", "ctx"), ("lock", "lock")] {
-        let manifest = format!(
-            "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n[dependencies]\ndiffusion = {{ path = {:?} }}\n",
-            layout.support_crate()
-        );
-        write_changed(&folder.join(member).join("Cargo.toml"), manifest.as_bytes())?;
-        write_changed(&folder.join(member).join("src/lib.rs"), b"")?;
-    }
-    write_changed(&folder.join("Cargo.toml"), WORKSPACE.as_bytes())
-}
-
-fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
-    if fs::read(path).is_ok_and(|old| old == text) {
-        Ok(())
-    } else {
-        tools::write_whole(path, text)
-    }
-}
-
-/// Takes everything whose name begins with one of `starts` out of a build directory.
-fn forget(folder: &Path, starts: &[&str]) -> Result<()> {
-    let mut folders = vec![folder.join("cell/target")];
-    while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(&folder);
-        for entry in entries
-            .with_context(|| format!("cannot read {}", folder.display()))?
-            .flatten()
-        {
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
-            match (
-                starts.iter().any(|start| name.starts_with(start)),
-                path.is_dir(),
-            ) {
-                (true, true) => tools::remove_dir(&path)?,
-                (true, false) => fs::remove_file(&path)
-                    .with_context(|| format!("cannot remove {}", path.display()))?,
-                (false, true) => folders.push(path),
-                (false, false) => {}
-            }
-        }
-    }
-    Ok(())
 }
 
 fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
@@ -233,7 +112,7 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
         .join(format!("kernel-deps.{}", std::process::id()));
     tools::remove_dir(&new)?;
     tree::clone(&layout.seed(), &new)?;
-    forget(&new, &["diffusion-", "libdiffusion"])?;
+    cells::forget(&new, &["diffusion-", "libdiffusion"])?;
     if fs::rename(&new, saved).is_err() {
         // Another clone was faster.
         tools::remove_dir(&new)?;
@@ -257,14 +136,15 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
 
 fn inputs(layout: &Layout) -> Result<Inputs> {
     let mut text = format!(
-        "{WORKSPACE}\nevcxr {EVCXR_VERSION}\n{}\n{}\n",
+        "{}\nevcxr {EVCXR_VERSION}\n{}\n{}\n",
+        cells::WORKSPACE,
         toolchain::rust_in_full()?,
         libtorch::in_use(layout)?.display()
     );
     text.push_str(&format!(
-        "mold {} lld {}\n",
-        on_path("mold"),
-        on_path("lld")
+        "linker {}
+",
+        cells::linker()
     ));
     for file in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
         text.push_str(&tools::sha256_file(&layout.root.join(file))?);
@@ -304,10 +184,4 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-    })
 }

@@ -72,7 +72,7 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
         (config.join("init.evcxr"), format!("{settings}{dep}")),
         (
             config.join("prelude.rs"),
-            "use diffusion::prelude::*;\nlet ready: bool = true;\n".to_owned(),
+            "use diffusion::prelude::*;\nlet ready: bool = \"true\".parse()?;\n".to_owned(),
         ),
         (plain.join("init.evcxr"), settings.to_owned()),
     ])

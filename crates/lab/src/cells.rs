@@ -1,0 +1,151 @@
+//! The workspace that a kernel's cells are compiled in, and the command that compiles them.
+//!
+//! `EVCXR_TMPDIR` is the member `cell` of a workspace of our own, for the sake of the lock file.
+//! A kernel's first act is to compile a cell without any dependency, at which cargo would drop
+//! everything from a lock file beside that cell; the next `:dep` would then resolve afresh, ask the
+//! network, and perhaps take newer crates than the tested ones and compile them all. Here the other
+//! member, `lock`, holds on to the support crate, so the tested versions stay. Cargo then takes the
+//! profile from the workspace, not from what evcxr writes (`:opt_level` has no effect).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::layout::Layout;
+use crate::{spec, toolchain, tools};
+
+/// What evcxr writes for a cell with the lesson's one dependency; the profile is evcxr's own, with
+/// cells at level 0 (what is computed, is computed in the optimised crates).
+pub const WORKSPACE: &str = r#"[workspace]
+members = ["cell", "lock"]
+resolver = "3"
+
+[profile.dev]
+opt-level = 0
+debug = false
+strip = "debuginfo"
+rpath = true
+lto = false
+debug-assertions = true
+codegen-units = 16
+panic = "unwind"
+incremental = true
+overflow-checks = true
+"#;
+
+/// Compiles the cell in `folder` by the command and in the environment that evcxr uses (version
+/// 0.22.0, `Config::cargo_command`): flags and profile are part of what cargo calls fresh.
+pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
+    let mut flags = "-Cprefer-dynamic".to_owned();
+    // evcxr takes `mold` from outside rustc, else `lld` by a flag.
+    if linker() == "lld" {
+        flags.push_str(" -Clink-arg=-fuse-ld=lld");
+    }
+    let mut cargo = Command::new("cargo");
+    tools::without_cargo_variables(&mut cargo);
+    cargo
+        .args(["build", "--target", &toolchain::host()?])
+        .current_dir(folder.join("cell"))
+        .envs(spec::environment(layout)?)
+        .env("CARGO_TARGET_DIR", "target")
+        .env("CARGO_BUILD_BUILD_DIR", "target")
+        .env("RUSTFLAGS", flags);
+    if visibly {
+        tools::run_visibly(&mut cargo, "compiling the support crate for the kernels")
+    } else {
+        tools::output(&mut cargo).map(drop)
+    }
+}
+
+/// Compiling downloads what this machine compiles. But the kernel's analyzer asks cargo about all
+/// packages, also those for other systems, and the tests need some more: bring them all, so that
+/// everything runs without a network from now on.
+pub fn fetch(workspaces: &[&Path]) -> Result<()> {
+    for workspace in workspaces {
+        let mut cargo = Command::new("cargo");
+        tools::without_cargo_variables(&mut cargo)
+            .arg("fetch")
+            .current_dir(workspace);
+        tools::run_visibly(&mut cargo, "fetching the sources of all crates").context(
+            "some crates could not be downloaded (the network is needed for this once); run the same command again",
+        )?;
+    }
+    // Where the standard library's sources are installed, the analyzer asks about their few
+    // dependencies too; offline it would wait 20 s for them, but it can do without.
+    let sysroot = tools::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib/src/rust/library");
+    if library.is_dir() {
+        let mut cargo = Command::new("cargo");
+        // That workspace is for nightly compilers, unless one insists, as the analyzer does.
+        tools::without_cargo_variables(&mut cargo).env("RUSTC_BOOTSTRAP", "1");
+        let _ = tools::output(cargo.args(["fetch", "--locked"]).current_dir(library));
+    }
+    Ok(())
+}
+
+/// Writes the workspace; what is right already keeps its time, and so stays fresh for cargo.
+pub fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
+    let lock = layout.root.join("Cargo.lock");
+    let versions = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
+    write_changed(&folder.join("Cargo.lock"), &versions)?;
+    for (member, name) in [("cell", "ctx"), ("lock", "lock")] {
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n[dependencies]\ndiffusion = {{ path = {:?} }}\n",
+            layout.support_crate()
+        );
+        write_changed(&folder.join(member).join("Cargo.toml"), manifest.as_bytes())?;
+        write_changed(&folder.join(member).join("src/lib.rs"), b"")?;
+    }
+    write_changed(&folder.join("Cargo.toml"), WORKSPACE.as_bytes())
+}
+
+fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == text) {
+        Ok(())
+    } else {
+        tools::write_whole(path, text)
+    }
+}
+
+/// Takes everything whose name begins with one of `starts` out of a build directory.
+pub fn forget(folder: &Path, starts: &[&str]) -> Result<()> {
+    let mut folders = vec![folder.join("cell/target")];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder);
+        for entry in entries
+            .with_context(|| format!("cannot read {}", folder.display()))?
+            .flatten()
+        {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            match (
+                starts.iter().any(|start| name.starts_with(start)),
+                path.is_dir(),
+            ) {
+                (true, true) => tools::remove_dir(&path)?,
+                (true, false) => fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?,
+                (false, true) => folders.push(path),
+                (false, false) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The linker that evcxr will choose, as part of what a warm directory depends on.
+pub fn linker() -> &'static str {
+    match (cfg!(target_os = "macos"), on_path("mold"), on_path("lld")) {
+        (false, true, _) => "mold",
+        (false, false, true) => "lld",
+        _ => "system",
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
+}
