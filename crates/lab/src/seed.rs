@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::layout::{EVCXR_VERSION, Layout};
 use crate::parts::{Finding, Options};
-use crate::{cells, libtorch, toolchain, tools, tree};
+use crate::{cells, libtorch, spec, toolchain, tools, tree};
 
 const STAMP: &str = "seed-of";
 

@@ -2,7 +2,6 @@
 //! it, evcxr's configuration, and the copy of this program that the spec names.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
@@ -32,14 +31,23 @@ pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
         ("RUST_LIB_BACKTRACE", "0".to_owned()),
         ("GLIBC_TUNABLES", ALLOCATOR.to_owned()),
     ];
-    if let Some(cache) = env::var_os("DIFFUSION_CACHE").filter(|cache| !cache.is_empty()) {
-        drop::<OsString>(cache);
-        variables.push(("DIFFUSION_CACHE", text(layout.cache.clone())));
+    // Whoever starts the kernel, it must find things where set-up put them. Crates from another
+    // CARGO_HOME count as others for cargo, and everything would be compiled again.
+    if let Some(folder) = cargo_home() {
+        variables.push(("CARGO_HOME", text(folder)));
     }
+    variables.push(("DIFFUSION_CACHE", text(layout.cache.clone())));
     Ok(variables
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect())
+}
+
+/// Where cargo keeps the sources of crates.
+pub fn cargo_home() -> Option<PathBuf> {
+    let set = env::var_os("CARGO_HOME").filter(|folder| !folder.is_empty());
+    set.map(PathBuf::from)
+        .or_else(|| Some(dirs::home_dir()?.join(".cargo")))
 }
 
 /// The files of this part: path and text.
