@@ -142,9 +142,9 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
         libtorch::in_use(layout)?.display()
     );
     text.push_str(&format!(
-        "linker {}
-",
-        cells::linker()
+        "linker {} crates {:?}\n",
+        cells::linker(),
+        spec::cargo_home()
     ));
     for file in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
         text.push_str(&tools::sha256_file(&layout.root.join(file))?);
