@@ -4,41 +4,21 @@
 //! big-endian magic number that names type and rank, one big-endian 32-bit size for each
 //! dimension, then the bytes. Four files make a data set.
 
-use std::fs;
+mod idx;
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use idx::{FILES, IMAGES_MAGIC, LABELS_MAGIC, parse_idx, read_files};
 use ndarray::Array2;
-use sha2::{Digest, Sha256};
 use tch::{IndexOp, Kind, Tensor};
 
 /// Height and width of an image in pixels.
 pub const SIDE: i64 = 28;
 /// Pixels in an image.
 pub const PIXELS: usize = (SIDE * SIDE) as usize;
-
-const IMAGES_MAGIC: u32 = 0x0000_0803; // unsigned bytes, three dimensions
-const LABELS_MAGIC: u32 = 0x0000_0801; // unsigned bytes, one dimension
-
-/// The four files of the standard MNIST with their SHA-256 sums.
-const FILES: [(&str, &str); 4] = [
-    (
-        "train-images-idx3-ubyte",
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    (
-        "train-labels-idx1-ubyte",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    (
-        "t10k-images-idx3-ubyte",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    (
-        "t10k-labels-idx1-ubyte",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-];
 
 /// A data set of 28x28 images in ten classes, split into training and test images.
 #[derive(Debug)]
@@ -297,51 +277,6 @@ fn scale(bytes: &Tensor) -> Tensor {
     bytes.to_kind(Kind::Float) / 255.0
 }
 
-/// Splits an IDX file into its `RANK` sizes and its bytes.
-fn parse_idx<const RANK: usize>(bytes: &[u8], magic: u32) -> Result<([usize; RANK], &[u8])> {
-    let word = |at: usize| {
-        bytes
-            .get(4 * at..4 * at + 4)
-            .and_then(|word| word.try_into().ok())
-            .map(u32::from_be_bytes)
-            .with_context(|| format!("it ends within its header, after {} bytes", bytes.len()))
-    };
-    let found = word(0)?;
-    ensure!(
-        found == magic,
-        "expected magic number {magic:#010x}, found {found:#010x}{}",
-        gzip_hint(bytes)
-    );
-    let mut sizes = [0; RANK];
-    for (at, size) in sizes.iter_mut().enumerate() {
-        *size = word(at + 1)? as usize;
-    }
-    let body = &bytes[4 * (RANK + 1)..];
-    let expected = sizes
-        .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size));
-    ensure!(
-        expected == Some(body.len()),
-        "its header promises {} bytes of data, but {} follow: it is {}",
-        expected.map_or("too many".to_owned(), |n| n.to_string()),
-        body.len(),
-        if expected.is_none_or(|n| n > body.len()) {
-            "truncated"
-        } else {
-            "too long"
-        },
-    );
-    Ok((sizes, body))
-}
-
-fn gzip_hint(bytes: &[u8]) -> &'static str {
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        " (a gzip file: unpack it first)"
-    } else {
-        ""
-    }
-}
-
 /// The pixels of one image as numbers to look at: `(28, 28)`, rows from top to bottom.
 ///
 /// # Errors
@@ -357,29 +292,6 @@ pub fn pixels(image: &Tensor) -> Result<Array2<f32>> {
         (SIDE as usize, SIDE as usize),
         values,
     )?)
-}
-
-/// The four files with their SHA-256 sums, large ones side by side on threads.
-fn read_files(folder: &Path) -> Result<[(Vec<u8>, String); 4]> {
-    let read = |name: &str| -> Result<(Vec<u8>, String)> {
-        let path = folder.join(name);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let sum = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok((bytes, sum))
-    };
-    let [a, b, c, d] = std::thread::scope(|scope| {
-        FILES
-            .map(|(name, _)| scope.spawn(move || read(name)))
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| bail!("reading {} stopped unexpectedly", folder.display()))
-            })
-    });
-    Ok([a?, b?, c?, d?])
 }
 
 /// The per-user folder in which set-up keeps what it fetched: `DIFFUSION_CACHE`, else
@@ -403,212 +315,4 @@ pub(crate) fn thousands(n: usize) -> String {
         .filter_map(|group| std::str::from_utf8(group).ok())
         .collect();
     groups.join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A folder with a well-formed data set of `n` images in each split.
-    fn folder(n: u32) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, _) in FILES {
-            let images = name.contains("images");
-            let header: &[u32] = if images {
-                &[IMAGES_MAGIC, n, 28, 28]
-            } else {
-                &[LABELS_MAGIC, n]
-            };
-            let body = if images { n * 28 * 28 } else { n };
-            let bytes = header.iter().flat_map(|word| word.to_be_bytes());
-            let bytes: Vec<u8> = bytes.chain((0..body).map(|i| (i % 10) as u8)).collect();
-            fs::write(folder.path().join(name), bytes).unwrap();
-        }
-        folder
-    }
-
-    /// Changes one file of a good folder, and returns the error that loading it gives.
-    fn error_after(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
-        let folder = folder(20);
-        let path = folder.path().join(name);
-        let mut bytes = fs::read(&path).unwrap();
-        change(&mut bytes);
-        fs::write(&path, bytes).unwrap();
-        format!("{:?}", Mnist::load_from(folder.path()).unwrap_err())
-    }
-
-    #[test]
-    fn a_folder_of_ones_own_is_read_and_known_not_to_be_mnist() {
-        let folder = folder(20);
-        let mine = Mnist::load_from(folder.path()).unwrap();
-        assert!(!mine.is_standard);
-        assert_eq!((mine.train.len(), mine.test.len()), (20, 20));
-        assert_eq!(mine.test.images(3).unwrap().size(), [3, 1, 28, 28]);
-        let nine = mine.train.of_class(9, 2).unwrap().1;
-        assert_eq!(nine, [9, 19]);
-    }
-
-    #[test]
-    fn each_broken_file_gives_one_clear_error() {
-        let images = "train-images-idx3-ubyte";
-        let labels = "t10k-labels-idx1-ubyte";
-        let cases: [(String, &[&str]); 9] = [
-            (
-                error_after(images, |b| b.truncate(500)),
-                &[images, "promises 15680", "484", "truncated"],
-            ),
-            (
-                error_after(images, |b| b.push(0)),
-                &[images, "promises 15680", "15681", "too long"],
-            ),
-            (
-                error_after(images, |b| b.truncate(7)),
-                &[images, "within its header", "7 bytes"],
-            ),
-            (
-                error_after(images, |b| b[3] = 1),
-                &[images, "0x00000803", "0x00000801"],
-            ),
-            (
-                error_after(images, |b| b[..2].copy_from_slice(&[0x1f, 0x8b])),
-                &[images, "gzip"],
-            ),
-            (
-                error_after(images, |b| b[7] = 255),
-                &[images, "promises", "truncated"],
-            ),
-            (
-                error_after(labels, |b| b[8] = 12),
-                &[labels, "label 0 is 12", "0 to 9"],
-            ),
-            (
-                error_after(labels, |b| {
-                    b[7] = 19;
-                    b.pop();
-                }),
-                &["20 images", "19 labels"],
-            ),
-            (
-                error_after(images, |b| {
-                    b.splice(8..16, [0, 0, 0, 14, 0, 0, 0, 56]).for_each(drop)
-                }),
-                &[images, "14x56", "28x28"],
-            ),
-        ];
-        for (error, words) in cases {
-            for word in words {
-                assert!(error.contains(word), "{word:?} is not in: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let error = format!("{:?}", Mnist::load_from("no/such/folder").unwrap_err());
-        assert!(
-            error.contains("no/such/folder") && error.contains("t10k-labels-idx1-ubyte"),
-            "{error}"
-        );
-        let folder = folder(1);
-        fs::remove_file(folder.path().join("t10k-images-idx3-ubyte")).unwrap();
-        let error = format!("{:?}", Mnist::load_from(folder.path()).unwrap_err());
-        assert!(
-            error.contains("cannot read") && error.contains("t10k-images-idx3-ubyte"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_file_that_is_not_the_standard_one_is_told_by_its_hash() {
-        let folder = folder(20);
-        let error = format!("{:?}", Mnist::load_standard(folder.path()).unwrap_err());
-        for words in ["train-images-idx3-ubyte", FILES[0].1, "found", "make lab"] {
-            assert!(error.contains(words), "{words:?} is not in: {error}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_named() {
-        let folder = folder(1);
-        let path = folder.path().join("train-labels-idx1-ubyte");
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        let error = format!("{:?}", Mnist::load_from(folder.path()).unwrap_err());
-        assert!(
-            error.contains("cannot read") && error.contains("train-labels"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn mnist_is_the_standard_one_with_its_known_counts() {
-        let mnist = Mnist::load().unwrap();
-        assert!(mnist.is_standard);
-        assert_eq!((mnist.train.len(), mnist.test.len()), (60_000, 10_000));
-        // The published class counts of the test split.
-        let labels = mnist.test.labels(10_000).unwrap();
-        let counts = Vec::<i64>::try_from(labels.bincount::<Tensor>(None, 10)).unwrap();
-        assert_eq!(
-            counts,
-            [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-        );
-        // The mean pixel of the training images, known to everyone who normalises MNIST.
-        let mean = mnist
-            .train
-            .images(60_000)
-            .unwrap()
-            .mean(Kind::Double)
-            .double_value(&[]);
-        assert!((mean - 0.1307).abs() < 5e-5, "{mean}");
-        let seven = pixels(&mnist.test.images(1).unwrap()).unwrap();
-        assert_eq!(seven.dim(), (28, 28));
-        assert_eq!((seven[[7, 6]] * 255.0, seven[[0, 0]]), (84.0, 0.0));
-        assert!(pixels(&mnist.test.images(2).unwrap()).is_err());
-        let ones = mnist.test.one_of_each().unwrap();
-        assert_eq!(ones.size(), [10, 1, 28, 28]);
-        assert_eq!(
-            (ones.min().double_value(&[]), ones.max().double_value(&[])),
-            (0.0, 1.0)
-        );
-    }
-
-    #[test]
-    fn asking_for_too_much_says_what_there_is() {
-        let folder = folder(20);
-        let split = Mnist::load_from(folder.path()).unwrap().train;
-        for (error, words) in [
-            (
-                split.images(21).unwrap_err(),
-                "asked for 21 images; this split has 20",
-            ),
-            (
-                split.labels(0).unwrap_err(),
-                "asked for 0 images; this split has 20",
-            ),
-            (split.of_class(12, 1).unwrap_err(), "no class 12"),
-            (
-                split.of_class(3, 9).unwrap_err(),
-                "asked for 9 images of class 3; there are 2",
-            ),
-            (split.hold_out(20).unwrap_err(), "cannot hold out 20 of 20"),
-        ] {
-            assert!(error.to_string().contains(words), "{error}");
-        }
-        let (train, held_out) = split.hold_out(5).unwrap();
-        assert_eq!((train.len(), held_out.len()), (15, 5));
-        assert_eq!(held_out.batch(&[0]).unwrap(), split.batch(&[15]).unwrap());
-        let error = held_out.batch(&[4, 5]).unwrap_err().to_string();
-        assert!(
-            error.contains("no image 5; this split has images 0 to 4"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!(
-            [0, 999, 1000, 3_255_233].map(thousands),
-            ["0", "999", "1,000", "3,255,233"]
-        );
-    }
 }

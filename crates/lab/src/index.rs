@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn links_become_absolute() {
-        let page = "http://mirror.example/root/simple/torch/";
+        let page = "http://mirror.example/pypi/simple/torch/";
         assert_eq!(
             absolute(page, "https://other.example/a.whl"),
             "https://other.example/a.whl"
@@ -194,7 +194,7 @@ mod tests {
         );
         assert_eq!(
             absolute(page, "../../files/a.whl"),
-            "http://mirror.example/root/files/a.whl"
+            "http://mirror.example/pypi/files/a.whl"
         );
         assert_eq!(
             absolute(page, "../../../a.whl"),
@@ -202,7 +202,7 @@ mod tests {
         );
         assert_eq!(
             absolute(page, "a.whl"),
-            "http://mirror.example/root/simple/torch/a.whl"
+            "http://mirror.example/pypi/simple/torch/a.whl"
         );
     }
 }
