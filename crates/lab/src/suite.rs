@@ -1,6 +1,5 @@
 //! `lab test`: every test there is, in the order in which a failure costs least.
 
-use std::env;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -39,11 +38,16 @@ pub fn test(layout: &Layout) -> Result<()> {
         }
         tools::run(&mut cargo).with_context(|| format!("the {name} are not right"))?;
     }
-    // Each in a process of its own: the runner becomes another program.
+    // Each in a process of its own: the runner becomes another program. It is the copy that set-up
+    // made, since the tests may have built this program anew and put it in this one's place.
     for (name, verb) in [("notebooks", "run"), ("browser", "browser")] {
         println!("\n== {name}");
-        tools::run(Command::new(env::current_exe()?).arg(verb))
-            .with_context(|| format!("the {name} failed"))?;
+        tools::run(
+            Command::new(layout.launcher())
+                .arg(verb)
+                .current_dir(&layout.root),
+        )
+        .with_context(|| format!("the {name} failed"))?;
     }
     println!("\nall tests passed");
     Ok(())
