@@ -10,7 +10,7 @@ use diffusion::prelude::*;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let epochs: usize = arguments.next().map_or(Ok(6), |text| text.parse())?;
+    let epochs: usize = arguments.next().map_or(Ok(8), |text| text.parse())?;
     let file = arguments
         .next()
         .unwrap_or("notebooks/weights/cnn.safetensors".to_owned());

@@ -9,7 +9,7 @@ use tch::Tensor;
 /// Images `(N, C, H, W)`, any range; the result has the same shape.
 ///
 /// # Errors
-/// A tensor of another rank.
+/// A tensor of another rank, an empty one, or one of whole numbers.
 pub fn median_filter(images: &Tensor) -> Result<Tensor> {
     let (_, _, height, width) = sizes(images)?;
     let padded = mirror(images, 1);
@@ -25,7 +25,7 @@ pub fn median_filter(images: &Tensor) -> Result<Tensor> {
 /// Images `(N, C, H, W)`, any range; the result has the same shape.
 ///
 /// # Errors
-/// A tensor of another rank; a sigma that is not positive, or so wide that its window
+/// A tensor of another rank, an empty one, or one of whole numbers; a sigma that is not positive, or so wide that its window
 /// reaches over the whole image.
 pub fn gaussian_filter(images: &Tensor, sigma: f64) -> Result<Tensor> {
     let (count, channels, height, width) = sizes(images)?;
@@ -33,7 +33,7 @@ pub fn gaussian_filter(images: &Tensor, sigma: f64) -> Result<Tensor> {
     ensure!(
         sigma > 0.0 && radius < height.min(width) as f64,
         "the blur's sigma is {sigma}; expected more than 0 and less than {}",
-        height.min(width) / 4,
+        (height.min(width) as f64 - 0.5) / 4.0,
     );
     let radius = radius as i64;
     let weights: Vec<f64> = (-radius..=radius)
@@ -66,9 +66,10 @@ pub fn gaussian_filter(images: &Tensor, sigma: f64) -> Result<Tensor> {
 
 fn sizes(images: &Tensor) -> Result<(i64, i64, i64, i64)> {
     ensure!(
-        images.dim() == 4,
-        "a filter takes images of shape (N, C, H, W); these have {:?}",
-        images.size()
+        images.dim() == 4 && images.numel() > 0 && images.is_floating_point(),
+        "a filter takes images of shape (N, C, H, W) that hold fractions; these have {:?} of {:?}",
+        images.size(),
+        images.kind()
     );
     Ok(images.size4()?)
 }

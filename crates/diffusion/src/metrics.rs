@@ -73,9 +73,20 @@ pub fn ssim(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
 /// `-(x·log p + (1-x)·log(1-p))`, with `p` given as its logit, `p = sigmoid(logit)`.
 ///
 /// Computed as `max(l, 0) - l·x + log(1 + exp(-|l|))`, which cannot overflow and needs no
-/// clipping; Keras computes the same when the last layer is a sigmoid.
-pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Tensor {
-    logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, tch::Reduction::Mean)
+/// clipping; Keras computes the same when the last layer is a sigmoid. In nats a pixel; the result
+/// is a tensor of one number, through which gradients flow. Both tensors have one shape, any.
+/// (Bishop 2006, *Pattern Recognition and Machine Learning*, eq. 4.90.)
+///
+/// # Errors
+/// Tensors of different shape.
+pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Result<Tensor> {
+    ensure!(
+        logits.size() == x.size(),
+        "expected two tensors of one shape; got {:?} and {:?}",
+        logits.size(),
+        x.size()
+    );
+    Ok(logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, tch::Reduction::Mean))
 }
 
 /// Mean scores over a set of images.

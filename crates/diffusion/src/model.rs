@@ -1,7 +1,7 @@
 //! What every network of the lesson is: an ordered list of named layers whose weights can be
 //! frozen, summed up in a table, saved and loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
 use std::io::Write;
@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
 use crate::data::thousands;
@@ -346,8 +347,8 @@ fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
 fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
     let bytes =
         fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))?;
-    let weights = read_weights(&bytes, M::KIND, model.layers())
-        .with_context(|| format!("{} is not a checkpoint of this model", path.display()))?;
+    let weights =
+        read_weights(&bytes, M::KIND, model.layers()).with_context(|| not_of_this_model(path))?;
     let targets = model.layers_mut().iter_mut().flat_map(|layer| {
         let trainable = layer.trainable;
         layer
@@ -361,19 +362,45 @@ fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The tensors of a checkpoint, in the order of `layers`, once everything about it is right.
-fn read_weights(bytes: &[u8], kind: &str, layers: &[Layer]) -> Result<Vec<Tensor>> {
+/// The configuration that stands in a checkpoint of this kind of model.
+pub(crate) fn saved_config<C: DeserializeOwned>(path: &Path, kind: &str) -> Result<C> {
+    let bytes = read(path)?;
+    let read = || -> Result<C> {
+        let metadata = metadata(&bytes, kind)?;
+        let config = metadata
+            .get(CONFIG_KEY)
+            .context("it names no configuration")?;
+        serde_json::from_str(config)
+            .with_context(|| format!("its configuration {config} is not this model's"))
+    };
+    read().with_context(|| not_of_this_model(path))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))
+}
+
+fn not_of_this_model(path: &Path) -> String {
+    format!("{} is not a checkpoint of this model", path.display())
+}
+
+/// What a checkpoint says about itself, once it is known to be of this kind of model.
+fn metadata(bytes: &[u8], kind: &str) -> Result<HashMap<String, String>> {
     let (_, header) =
         SafeTensors::read_metadata(bytes).context("it is truncated, or not a safetensors file")?;
-    let found_kind = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(MODEL_KEY));
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let found = metadata.get(MODEL_KEY);
     ensure!(
-        found_kind.is_some_and(|found| found == kind),
+        found.is_some_and(|found| found == kind),
         "it holds a model of kind {}; expected {kind:?}",
-        found_kind.map_or("unknown".to_owned(), |found| format!("{found:?}")),
+        found.map_or("unknown".to_owned(), |found| format!("{found:?}")),
     );
+    Ok(metadata)
+}
+
+/// The tensors of a checkpoint, in the order of `layers`, once everything about it is right.
+fn read_weights(bytes: &[u8], kind: &str, layers: &[Layer]) -> Result<Vec<Tensor>> {
+    metadata(bytes, kind)?;
     let file =
         SafeTensors::deserialize(bytes).context("it is truncated, or not a safetensors file")?;
     let mut found: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();

@@ -14,7 +14,7 @@ use crate::rng::Rng;
 /// generator that [`seed`](crate::rng::seed) sets.
 ///
 /// # Errors
-/// A level that is negative, infinite or not a number.
+/// A level that is negative, infinite or not a number; a tensor of whole numbers.
 ///
 /// ```
 /// use diffusion::prelude::*;
@@ -28,6 +28,11 @@ use crate::rng::Rng;
 /// ```
 pub fn add_noise(x: &Tensor, level: f64) -> Result<Tensor> {
     check_level(level)?;
+    ensure!(
+        x.is_floating_point(),
+        "noise is added to fractions in [0, 1]; this tensor holds {:?} numbers",
+        x.kind()
+    );
     Ok(corrupt(x, &x.randn_like(), level))
 }
 

@@ -1,4 +1,4 @@
-//! Seeded randomness: the same seed gives the same picture, on every run and every machine.
+//! Seeded randomness: on one machine the same seed gives the same picture on every run.
 //!
 //! Two kinds, for two needs. [`seed`] sets libtorch's own generator, from which a cell's
 //! [`add_noise`](crate::noise::add_noise) draws; it lives in the libtorch library and so is one and the same for

@@ -39,7 +39,8 @@ pub struct FitConfig {
     pub keep: Keep,
     /// In which precision to compute (default: [`Precision::of_this_cpu`]).
     pub precision: Precision,
-    /// The seed of the order of the images and of their noise (default 42).
+    /// The seed of the order of the images and of their noise (default 42). Who trains on with a
+    /// second `fit` gives it another seed, else the same noise comes again.
     pub seed: u64,
     /// Whether to print nothing (default false: a line for each epoch).
     pub quiet: bool,
@@ -122,7 +123,10 @@ impl fmt::Display for Precision {
 /// What a training aims at: how far off a batch is, and how good the model is on images it has not seen.
 pub trait Objective<M> {
     /// The loss of a batch, a tensor of one number that gradients can flow back from.
-    fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Tensor;
+    ///
+    /// # Errors
+    /// When the model's output and the data do not fit each other.
+    fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor>;
 
     /// Loss and score on held-out images.
     ///
@@ -134,7 +138,7 @@ pub trait Objective<M> {
 /// How good a model is on images it has not seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Validation {
-    /// The loss, as in training.
+    /// The loss, as in training: nats a pixel.
     pub loss: f64,
     /// Mean peak signal-to-noise ratio in decibels.
     pub psnr: f64,
@@ -150,7 +154,7 @@ pub struct Denoising {
 }
 
 impl<M: Model> Objective<M> for Denoising {
-    fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Tensor {
+    fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {
         let clean = data.gather(batch);
         let epoch = if self.draw == Noise::Fresh { epoch } else { 0 };
         let noisy = corrupt(&clean, &noise_of(self.seed, epoch, batch), self.noise);
@@ -165,7 +169,7 @@ impl<M: Model> Objective<M> for Denoising {
         for (clean, noisy) in noisy_batches(held_out, self.noise) {
             let logits = model.forward(&noisy);
             let images = clean.size()[0] as f64;
-            loss += binary_cross_entropy(&logits, &clean).double_value(&[]) * images;
+            loss += binary_cross_entropy(&logits, &clean)?.double_value(&[]) * images;
             score += psnr(&clean, &logits.sigmoid())?.sum();
         }
         let images = held_out.len() as f64;
@@ -217,7 +221,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// Settings that make no sense (each is named with what was expected), a model whose layers are
-/// all frozen, or a loss that stopped being a number.
+/// all frozen, or a loss that stopped being a number (the model then keeps the weights it came with).
 ///
 /// ```no_run
 /// use diffusion::prelude::*;
@@ -281,6 +285,7 @@ pub fn fit_with<M: Model>(
         precision: config.precision,
     };
     let mut adam = Adam::new(weights, config.learning_rate);
+    let first = adam.copy_weights();
     let mut history = History::new(plan);
     let mut best: Option<(f64, Vec<Tensor>)> = None;
     observer.start(&plan);
@@ -290,16 +295,18 @@ pub fn fit_with<M: Model>(
         let (mut sum, mut flow) = (0.0, ControlFlow::Continue(()));
         let mut seen = 0;
         for batch in order.chunks(config.batch_size) {
-            let loss = objective.loss(model, &train, batch, epoch as u64);
-            adam.step(&loss);
-            let loss = loss.double_value(&[]);
+            let gradient = objective.loss(model, &train, batch, epoch as u64)?;
+            let loss = gradient.double_value(&[]);
             if !loss.is_finite() {
+                // A network is never left in ruins: it gets back its best weights, or its first.
+                adam.restore_weights(best.as_ref().map_or(&first, |(_, weights)| weights));
                 bail!(
                     "the loss is {loss} after {} batches: training has diverged; try a learning rate below {}",
                     history.batch_losses.len() + 1,
                     config.learning_rate,
                 );
             }
+            adam.step(&gradient);
             sum += loss * batch.len() as f64;
             seen += batch.len();
             history.batch_losses.push(loss);
@@ -353,7 +360,7 @@ fn check(config: &FitConfig, data: &Split) -> Result<()> {
     );
     ensure!(
         config.validation < data.len(),
-        "cannot hold out {} of {} images; expected fewer",
+        "cannot hold out {} of {} images; expected fewer (the setting `validation`)",
         config.validation,
         data.len(),
     );

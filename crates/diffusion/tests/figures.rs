@@ -8,6 +8,10 @@ fn images(n: i64) -> Tensor {
     Tensor::arange(n * 784, (Kind::Float, tch::Device::Cpu)).view([n, 1, 28, 28]) / (n * 784) as f64
 }
 
+fn blank(n: i64) -> Tensor {
+    Tensor::zeros([n, 1, 28, 28], (Kind::Float, Device::Cpu))
+}
+
 /// A picture's bytes as the notebook gets them.
 fn bytes(figure: &Figure) -> Vec<u8> {
     let html = figure.html().unwrap();
@@ -133,6 +137,16 @@ fn what_cannot_be_drawn_says_so() {
         (rows(&[]), "nothing to draw"),
         (grid(&empty, 3), "[0, 1, 28, 28]"),
         (grid(&images(3), 0), "a grid of 0 columns"),
+        (grid(&blank(2_001), 10), "2001 digits are too many"),
+        (
+            rows(&[("mean", &images(1).mean(Kind::Float))]),
+            "this one has []",
+        ),
+        (
+            histogram("h", "x", &[("holes", &(images(1) / 0.0))]),
+            "\"holes\" holds numbers that are not finite",
+        ),
+        (histogram("h", "x", &[]), "nothing to draw"),
         (
             histogram("h", "x", &[("none", &empty)]),
             "\"none\" is empty",

@@ -111,8 +111,8 @@ impl Observer for StopAfter {
 struct Judged(std::cell::RefCell<Vec<f64>>);
 
 impl Objective<Cnn> for Judged {
-    fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Tensor {
-        let images = data.batch(batch).unwrap();
+    fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
+        let images = data.batch(batch)?;
         binary_cross_entropy(&model.forward(&images), &images)
     }
 
@@ -252,6 +252,13 @@ fn settings_that_make_no_sense_are_named() {
         let error = error(config);
         assert!(error.contains(words), "{words:?} is not in: {error}");
     }
+    let mut infinite = Cnn::new(CnnConfig::default());
+    assert!(score(&split, f64::INFINITY, |noisy| infinite.denoise(noisy)).is_err());
+    let noise = FitConfig {
+        noise: f64::INFINITY,
+        ..Default::default()
+    };
+    assert!(fit(&mut infinite, &split, &noise).is_err());
     let mut frozen = Cnn::new(CnnConfig::default());
     frozen.freeze(..).unwrap();
     let error = fit(
@@ -265,4 +272,52 @@ fn settings_that_make_no_sense_are_named() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("nothing to train"), "{error}");
+}
+
+#[test]
+fn a_training_that_diverges_leaves_the_network_as_it_was() {
+    let mut cnn = Cnn::new(CnnConfig::default());
+    let before = weights(&cnn);
+    let config = FitConfig {
+        learning_rate: 1e30,
+        validation: 0,
+        batch_size: 20,
+        ..Default::default()
+    };
+    let error = fit(&mut cnn, &few(100), &config).unwrap_err();
+    assert!(error.to_string().contains("diverged"), "{error}");
+    assert_eq!(weights(&cnn), before);
+}
+
+#[test]
+fn the_history_reads_as_lines_with_bar_time_and_scores() {
+    let mut cnn = Cnn::new(CnnConfig::default());
+    let judged = Judged(vec![0.5, 0.25].into());
+    let config = FitConfig {
+        epochs: 2,
+        validation: 10,
+        batch_size: 25,
+        precision: Precision::Float32,
+        ..Default::default()
+    };
+    let history = fit_with(&mut cnn, &few(85), &judged, &config, &mut ()).unwrap();
+    let text = history.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("2 epochs over 75 images in ") && lines[0].ends_with("(float32)"),
+        "{text}"
+    );
+    assert!(
+        lines[1].starts_with("epoch 1/2 ██████████░░░░░░░░░░ "),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("epoch 2/2 ████████████████████ "),
+        "{text}"
+    );
+    assert!(
+        lines[2].contains(" s  loss 0.") && lines[2].ends_with("validation 0.2500, 0.00 dB"),
+        "{text}"
+    );
+    assert!(history.plot().html().is_ok());
 }

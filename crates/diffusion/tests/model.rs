@@ -284,3 +284,53 @@ fn images_of_another_shape_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_checkpoint_remembers_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    cnn(5).save(&path).unwrap();
+    let loaded = Cnn::load(&path).unwrap();
+    assert_eq!(loaded.config(), cnn(5).config());
+    assert_ne!(loaded.config(), cnn(6).config());
+    for (metadata, words) in [
+        (vec![("model", "cnn")], "names no configuration"),
+        (
+            vec![("model", "cnn"), ("config", "{\"depth\": 3}")],
+            "{\"depth\": 3} is not this model's",
+        ),
+        (vec![("model", "unet"), ("config", "{}")], "kind \"unet\""),
+    ] {
+        let metadata = metadata
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let zero = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4])
+            .unwrap();
+        let bytes = safetensors::serialize([("x", zero)], &Some(metadata.collect())).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let error = format!("{:?}", Cnn::load(&path).unwrap_err());
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
+}
+
+#[test]
+fn whole_numbers_and_other_shapes_are_no_images() {
+    let cnn = cnn(1);
+    let bytes = Tensor::zeros([1, 1, 28, 28], (Kind::Uint8, Device::Cpu));
+    let flat = Tensor::zeros([784], (Kind::Float, Device::Cpu));
+    for (error, words) in [
+        (cnn.denoise(&bytes).unwrap_err(), "these hold Uint8 numbers"),
+        (cnn.encode(&flat).unwrap_err(), "these have [784]"),
+        (
+            add_noise(&bytes, 0.5).unwrap_err(),
+            "this tensor holds Uint8 numbers",
+        ),
+        (
+            binary_cross_entropy(&flat, &bytes).unwrap_err(),
+            "[784] and [1, 1, 28, 28]",
+        ),
+        (median_filter(&bytes).unwrap_err(), "of Uint8"),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}

@@ -29,7 +29,7 @@ pub fn rows_with_captions(rows: &[(&str, &Tensor)], captions: &[&str]) -> Figure
     let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
     let columns = rows
         .iter()
-        .map(|(_, images)| images.size()[0])
+        .map(|(_, images)| images.size().first().copied().unwrap_or(0))
         .max()
         .unwrap_or(0);
     let mut alt = format!("Rows of {columns} digits: {}", names.join(", "));
@@ -56,8 +56,8 @@ pub fn grid(images: &Tensor, columns: usize) -> Figure {
     let draw = || {
         let bytes = grey_bytes(images)?;
         ensure!(
-            columns > 0,
-            "a grid of 0 columns has no place for digits; expected at least 1"
+            (1..=MOST as usize).contains(&columns),
+            "a grid of {columns} columns cannot be drawn; expected 1 to {MOST}"
         );
         let rows: Vec<Vec<u8>> = bytes
             .chunks(columns * (SIDE * SIDE) as usize)
@@ -71,12 +71,20 @@ pub fn grid(images: &Tensor, columns: usize) -> Figure {
     )
 }
 
+/// More digits than this make no picture that one can look at.
+const MOST: i64 = 2_000;
+
 /// The images of a tensor as bytes, one after the other.
 fn grey_bytes(images: &Tensor) -> Result<Vec<u8>> {
     let shape = images.size();
     ensure!(
         shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
         "a picture of digits takes a tensor of shape (N, 1, 28, 28); this one has {shape:?}"
+    );
+    ensure!(
+        shape[0] <= MOST,
+        "{} digits are too many for one picture; expected at most {MOST}",
+        shape[0]
     );
     let bytes = (images.detach().to_kind(Kind::Float).clamp(0.0, 1.0) * 255.0)
         .round()

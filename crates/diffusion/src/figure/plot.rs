@@ -139,11 +139,19 @@ pub fn histogram(title: &str, axis: &str, tensors: &[(&str, &Tensor)]) -> Figure
         names.join(" and ")
     );
     let draw = || {
+        ensure!(
+            !tensors.is_empty(),
+            "there is nothing to draw; expected at least one tensor"
+        );
         let (mut legend, mut all) = (Vec::new(), Vec::new());
         for (at, (name, tensor)) in tensors.iter().enumerate() {
             ensure!(
                 tensor.numel() > 0,
                 "the tensor {name:?} is empty; expected at least one value"
+            );
+            ensure!(
+                bool::try_from(tensor.isfinite().all())?,
+                "the tensor {name:?} holds numbers that are not finite"
             );
             let values = tensor
                 .detach()
@@ -364,7 +372,7 @@ fn draw_chart<'b>(
 
 /// A number at an axis, without zeros that say nothing.
 fn tick(value: &f64) -> String {
-    let text = format!("{value:.3}");
+    let text = format!("{value:.6}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" {
         "0".to_owned()

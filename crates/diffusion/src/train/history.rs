@@ -18,11 +18,11 @@ const POINTS: usize = 100;
 pub struct Epoch {
     /// Counted from 1.
     pub number: usize,
-    /// Mean loss over the images, while they were learnt from.
+    /// Mean loss over the images, while they were learnt from: nats a pixel.
     pub loss: f64,
     /// Loss and PSNR on the held-out images, if there are any.
     pub validation: Option<Validation>,
-    /// How long the epoch took, validation included.
+    /// How long the epoch took in seconds, validation included.
     pub seconds: f64,
 }
 
@@ -33,7 +33,7 @@ pub struct History {
     pub plan: Plan,
     /// The epochs that were run.
     pub epochs: Vec<Epoch>,
-    /// The loss of every batch.
+    /// The loss of every batch: nats a pixel.
     pub batch_losses: Vec<f64>,
     /// Whether an observer ended the training before its time.
     pub stopped: bool,
@@ -161,7 +161,7 @@ impl Observer for PrintLines {
     fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()> {
         if batch == WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
             println!(
-                "About {:.0} s to go; the loss starts at {loss:.4}.",
+                "About {:.0} s to go; the loss is {loss:.4} by now.",
                 self.seconds_left(plan, batch)
             );
         }
