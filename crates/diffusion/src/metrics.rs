@@ -16,7 +16,8 @@ const BATCH: usize = 500;
 const WINDOW: i64 = 7;
 
 /// Peak signal-to-noise ratio of each image, in decibels: `10 · log10(1 / MSE)` for pixels in
-/// `[0, 1]`. Higher is better; 10 dB more is a tenth of the squared error; equal images give infinity.
+/// `[0, 1]` (Huynh-Thu & Ghanbari 2008 give the definition and how far it can be trusted). Higher is
+/// better; 10 dB more is a tenth of the squared error; equal images give infinity.
 ///
 /// Both `(N, 1, 28, 28)`; one number an image.
 ///

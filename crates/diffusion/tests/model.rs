@@ -250,6 +250,30 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn weights_of_another_type_or_not_finite_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    let mut model = cnn(5);
+    model.save(&path).unwrap();
+    let good = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let mut holes = good.clone();
+    holes[header..header + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let text = String::from_utf8(good[8..header].to_vec())
+        .unwrap()
+        .replace("\"F32\"", "\"I32\"");
+    let integers = [&good[..8], text.as_bytes(), &good[header..]].concat();
+    for (bytes, words) in [
+        (holes, "numbers that are not finite"),
+        (integers, "holds I32; expected F32 or F16"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let error = format!("{:?}", model.load_weights(&path).unwrap_err());
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
+}
+
+#[test]
 fn an_older_checkpoint_survives_a_failed_save() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");

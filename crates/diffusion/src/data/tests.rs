@@ -96,6 +96,12 @@ fn each_broken_file_gives_one_clear_error() {
 }
 
 #[test]
+fn a_data_set_without_images_is_refused() {
+    let error = format!("{:?}", Mnist::load_from(folder(0).path()).unwrap_err());
+    assert!(error.contains("holds no images"), "{error}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let error = format!("{:?}", Mnist::load_from("no/such/folder").unwrap_err());
     assert!(
