@@ -1,0 +1,204 @@
+//! The measurements of the lesson: ours beside the peers, in one run; `make bench` calls it.
+//!
+//! What is measured is the table [`measurements::MEASUREMENTS`]; how to add to it stands there. The rest, from
+//! the outside in: this file reads the command line, [`rounds`] asks the contenders in turn ([`contender`] is one
+//! of them as a process, [`race`] one that trains to a score), [`stats`] makes numbers of the rounds, [`report`] and
+//! [`plot`] show them. [`ours`] and [`to_19db`] are what runs in our own processes.
+
+mod contender;
+mod machine;
+mod measurements;
+mod memory;
+mod ours;
+mod plot;
+mod race;
+mod report;
+mod rounds;
+mod stats;
+mod tables;
+mod to_19db;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use diffusion::prelude::{Cnn, CnnConfig, Model};
+use serde_json::{Map, Value, json};
+
+use crate::contender::Place;
+use crate::machine::Machine;
+use crate::measurements::{MEASUREMENTS, Measurement, TABLES};
+use crate::report::{Outcome, Report};
+use crate::rounds::Session;
+
+/// What the environment may say that changes speed.
+const ENVIRONMENT: [&str; 4] = [
+    "GLIBC_TUNABLES",
+    "OMP_WAIT_POLICY",
+    "OMP_NUM_THREADS",
+    "KMP_BLOCKTIME",
+];
+
+/// Measures the lesson, ours beside the peers.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    measure: Measure,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Answer requests for measurements on stdin
+    Worker(ours::Arguments),
+    /// Train until the test images score 19 dB
+    #[command(name = "to-19db")]
+    To19db(to_19db::Arguments),
+}
+
+#[derive(clap::Args)]
+struct Measure {
+    /// The folder with the four raw MNIST files
+    #[arg(long, value_name = "FOLDER", required = true)]
+    mnist: Option<PathBuf>,
+    /// Where report.json and the pictures go
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    out: PathBuf,
+    /// The Python that has the peers; without it ours are measured alone
+    #[arg(long, value_name = "PROGRAM")]
+    peers: Option<PathBuf>,
+    /// The Python that has Jupyter; without it kernels are not measured
+    #[arg(long, value_name = "PROGRAM")]
+    jupyter: Option<PathBuf>,
+    /// See that everything works: few rounds, few steps, numbers that mean little
+    #[arg(long)]
+    quick: bool,
+    /// Measure only these
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.verb {
+        Some(Verb::Worker(arguments)) => ours::serve(arguments).map(|()| true),
+        Some(Verb::To19db(arguments)) => to_19db::run(&arguments).map(|()| true),
+        None => measure(arguments.measure),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures and reports; false if something of ours could not be measured.
+fn measure(arguments: Measure) -> Result<bool> {
+    check_names(&arguments.only)?;
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let began = Instant::now();
+    let machine = Machine::here();
+    let place = place(&arguments, machine.cpus)?;
+    println!("{}", machine.line());
+    let mut session = Session::new(place, arguments.quick);
+    let chosen: Vec<&Measurement> = MEASUREMENTS
+        .iter()
+        .filter(|measurement| wanted(measurement.name))
+        .collect();
+    let mut results = Vec::new();
+    for (at, measurement) in chosen.iter().enumerate() {
+        println!("{}: {}", measurement.name, measurement.what);
+        results.push(Outcome::new(measurement, session.measure(measurement)));
+        session.keep_for(&chosen[at + 1..]);
+    }
+    let mut whole = results.iter().all(|outcome| outcome.ours.is_some());
+    let mut tables = Map::new();
+    for (name, what) in TABLES.iter().filter(|(name, _)| wanted(name)) {
+        println!("{name}: {what}");
+        let rows = tables::fill(name, &mut session).unwrap_or_else(|error| {
+            println!("  {error:#}");
+            whole = false;
+            json!({"absent": format!("{error:#}")})
+        });
+        tables.insert((*name).to_owned(), rows);
+    }
+    let report = Report {
+        machine,
+        settings: settings(&session),
+        versions: std::mem::take(&mut session.versions),
+        seconds: began.elapsed().as_secs_f64(),
+        results,
+        tables,
+        foot: Report::foot(),
+    };
+    report.print();
+    let out = &session.place.out;
+    report.save(&out.join("report.json"))?;
+    let pictures = plot::save(&report.results, out)?;
+    println!(
+        "\n{:.0} s; {}",
+        report.seconds,
+        [
+            vec![out.join("report.json").display().to_string()],
+            pictures
+        ]
+        .concat()
+        .join(", ")
+    );
+    Ok(whole)
+}
+
+fn check_names(only: &[String]) -> Result<()> {
+    let names = measurements::names();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        bail!(
+            "nothing is called {unknown:?} here; --only knows {}",
+            names.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The folders, with the first weights in them.
+fn place(arguments: &Measure, threads: usize) -> Result<Place> {
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))
+    };
+    let out = absolute(&arguments.out)?;
+    let data = out.join("data");
+    fs::create_dir_all(&data)
+        .with_context(|| format!("cannot make the folder {}", data.display()))?;
+    Cnn::new(CnnConfig::default()).save(data.join(ours::FIRST_WEIGHTS))?;
+    let mnist = arguments.mnist.as_ref().context("--mnist is missing")?;
+    Ok(Place {
+        data,
+        mnist: absolute(mnist)?,
+        out,
+        peers: arguments.peers.clone(),
+        jupyter: arguments.jupyter.clone(),
+        threads,
+    })
+}
+
+fn settings(session: &Session) -> Value {
+    let environment: BTreeMap<&str, String> = ENVIRONMENT
+        .iter()
+        .filter_map(|name| Some((*name, std::env::var(name).ok()?)))
+        .collect();
+    json!({
+        "quick": session.quick,
+        "threads": session.place.threads,
+        "environment": environment,
+        "contenders": session.settings,
+    })
+}

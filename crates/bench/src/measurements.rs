@@ -1,0 +1,310 @@
+//! What is measured: one entry in a table for each.
+//!
+//! To add a measurement:
+//! 1. an entry in [`MEASUREMENTS`]: its name, what it is, the contenders with the targets, and the request;
+//! 2. an arm for that request in our worker ([`crate::ours`]);
+//! 3. for a peer, an arm in its worker (`crates/bench/python`).
+//!
+//! The rest follows: rounds, statistics, table, plot, `report.json`, `--only`. For another network's training
+//! the entry is
+//! ```text
+//! Measurement {
+//!     name: "unet_train",
+//!     what: "training the U-Net, batch 128, mixed precision",
+//!     peers: &[(TORCH_MIXED, Some(1.2))],
+//!     request: |quick| train("unet_train", quick),
+//!     ..TRAIN
+//! },
+//! ```
+//! and the arm `"unet_train" => self.train(&mut Unet::new(…), request)`.
+
+use serde_json::{Value, json};
+
+/// Who is measured: a program that speaks the protocol of [`crate::contender`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contender {
+    /// The name in tables and reports.
+    pub name: &'static str,
+    /// What is started.
+    pub program: Program,
+    /// What it is told.
+    pub arguments: &'static [&'static str],
+}
+
+/// A program that can measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// This very program.
+    Ours,
+    /// A script of `crates/bench/python`, run by the Python that has the peers.
+    Peer(&'static str),
+    /// A script of `crates/bench/python`, run by the Python that has Jupyter.
+    Jupyter(&'static str),
+}
+
+const fn contender(
+    name: &'static str,
+    program: Program,
+    arguments: &'static [&'static str],
+) -> Contender {
+    Contender {
+        name,
+        program,
+        arguments,
+    }
+}
+
+const KERAS: Program = Program::Peer("keras_worker.py");
+const TORCH: Program = Program::Peer("torch_worker.py");
+
+/// Ours in mixed precision.
+pub const OURS_MIXED: Contender = contender(
+    "ours-mixed",
+    Program::Ours,
+    &["worker", "--precision", "mixed"],
+);
+/// Ours in `float32`.
+pub const OURS_FLOAT32: Contender = contender(
+    "ours-float32",
+    Program::Ours,
+    &["worker", "--precision", "float32"],
+);
+const OURS_TO_19DB: Contender = contender("ours", Program::Ours, &["to-19db"]);
+const KERNEL: Contender = contender("kernel", Program::Jupyter("kernel_times.py"), &[]);
+const KERAS_FLOAT32: Contender = contender("keras-float32", KERAS, &["--policy", "float32"]);
+const KERAS_MIXED: Contender = contender("keras-mixed", KERAS, &["--policy", "mixed_bfloat16"]);
+const KERAS_TO_19DB: Contender = contender(
+    "keras-float32",
+    KERAS,
+    &["--policy", "float32", "--to-19db"],
+);
+const TORCH_FLOAT32: Contender = contender("pytorch-float32", TORCH, &["--precision", "float32"]);
+const TORCH_MIXED: Contender = contender("pytorch-mixed", TORCH, &["--precision", "mixed"]);
+const TORCH_COMPILE: Contender = contender(
+    "torch-compile",
+    TORCH,
+    &["--precision", "mixed", "--compile"],
+);
+
+/// Which of two values is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// A rate.
+    Higher,
+    /// A time, or a size.
+    Lower,
+}
+
+/// How a value comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Workers that live through all rounds are asked in turn.
+    Ask,
+    /// Each round asks a worker that has done nothing before.
+    AskAnew,
+    /// Each round is a new process that trains until it is good enough ([`crate::race`]).
+    Race,
+}
+
+/// One thing that is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measurement {
+    /// Its name, in reports and for `--only`.
+    pub name: &'static str,
+    /// What it is, in words.
+    pub what: &'static str,
+    /// The unit of its values.
+    pub unit: &'static str,
+    /// Which values are better.
+    pub better: Better,
+    /// How a value comes about.
+    pub way: Way,
+    /// Who stands for us.
+    pub ours: Contender,
+    /// The peers, and for some how many times better than they we want to be.
+    pub peers: &'static [(Contender, Option<f64>)],
+    /// What we want to stay below, in the measurement's unit.
+    pub at_most: Option<f64>,
+    /// How many rounds, and how many with `--quick`.
+    pub rounds: (usize, usize),
+    /// What a worker is asked; the argument says whether it is to be quick. Threads are added to it.
+    pub request: fn(bool) -> Value,
+}
+
+const TRAIN: Measurement = Measurement {
+    name: "",
+    what: "",
+    unit: "images/s",
+    better: Better::Higher,
+    way: Way::Ask,
+    ours: OURS_MIXED,
+    peers: &[],
+    at_most: None,
+    rounds: (5, 2),
+    request: |quick| train("cnn_train", quick),
+};
+
+const INFER: Measurement = Measurement {
+    request: |quick| json!({"run": "cnn_infer", "images": if quick { 1_000 } else { 10_000 }}),
+    ..TRAIN
+};
+
+const KERNEL_TIME: Measurement = Measurement {
+    unit: "s",
+    better: Better::Lower,
+    ours: KERNEL,
+    rounds: (5, 1),
+    ..TRAIN
+};
+
+/// Everything that is measured, in this order.
+pub const MEASUREMENTS: &[Measurement] = &[
+    Measurement {
+        name: "cnn_train_mixed",
+        what: "training the lesson's network, batch 128, mixed precision",
+        peers: &[
+            (KERAS_FLOAT32, Some(2.0)),
+            (KERAS_MIXED, Some(1.35)),
+            (TORCH_FLOAT32, None),
+            (TORCH_MIXED, None),
+            (TORCH_COMPILE, None),
+        ],
+        ..TRAIN
+    },
+    Measurement {
+        name: "cnn_train_float32",
+        what: "training the lesson's network, batch 128, float32",
+        ours: OURS_FLOAT32,
+        peers: &[(KERAS_FLOAT32, Some(1.1)), (TORCH_FLOAT32, None)],
+        ..TRAIN
+    },
+    Measurement {
+        name: "cnn_infer_mixed",
+        what: "denoising the 10,000 test images, mixed precision",
+        peers: &[
+            (KERAS_FLOAT32, Some(2.0)),
+            (KERAS_MIXED, None),
+            (TORCH_MIXED, None),
+            (TORCH_COMPILE, None),
+        ],
+        ..INFER
+    },
+    Measurement {
+        name: "cnn_infer_float32",
+        what: "denoising the 10,000 test images, float32",
+        ours: OURS_FLOAT32,
+        peers: &[(KERAS_FLOAT32, None), (TORCH_FLOAT32, None)],
+        ..INFER
+    },
+    Measurement {
+        name: "mnist_load",
+        what: "reading, checking and scaling all 70,000 images",
+        unit: "s",
+        better: Better::Lower,
+        peers: &[(KERAS_FLOAT32, None)],
+        at_most: Some(0.25),
+        request: |_| json!({"run": "mnist_load"}),
+        ..TRAIN
+    },
+    Measurement {
+        name: "evaluate_memory",
+        what: "memory above the loaded data while the 10,000 test images are denoised and scored",
+        unit: "MB",
+        better: Better::Lower,
+        way: Way::AskAnew,
+        at_most: Some(300.0),
+        rounds: (3, 1),
+        request: |_| json!({"run": "evaluate_memory"}),
+        ..TRAIN
+    },
+    Measurement {
+        name: "time_to_19db",
+        what: "from the start of a process until the test images score 19 dB",
+        unit: "s",
+        better: Better::Lower,
+        way: Way::Race,
+        ours: OURS_TO_19DB,
+        peers: &[(KERAS_TO_19DB, Some(3.0))],
+        rounds: (3, 1),
+        ..TRAIN
+    },
+    Measurement {
+        name: "kernel_start",
+        what: "from the start of a kernel until it is ready",
+        request: |_| json!({"run": "kernel_start"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "first_picture",
+        what: "from the start of a kernel to notebook 1's first picture, all its cells run at once",
+        request: |_| json!({"run": "first_picture"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "edit_to_picture",
+        what: "from another noise level in notebook 4 to its picture",
+        rounds: (20, 3),
+        request: |_| json!({"run": "edit_to_picture"}),
+        ..KERNEL_TIME
+    },
+];
+
+/// Beside the measurements, numbers that make a table of their own ([`crate::tables`]).
+pub const TABLES: &[(&str, &str)] = &[
+    (
+        "throughput",
+        "training images/s for each batch size, number of threads and precision",
+    ),
+    (
+        "trainings_at_once",
+        "memory and images/s of one, two and four trainings at once",
+    ),
+];
+
+/// The request for a training of a model: from the first weights, some steps that are not timed and some that are.
+fn train(run: &str, quick: bool) -> Value {
+    let (warmup, steps) = if quick { (3, 5) } else { (20, 100) };
+    json!({"run": run, "batch": 128, "warmup": warmup, "steps": steps})
+}
+
+/// All names that `--only` knows, in order.
+pub fn names() -> Vec<&'static str> {
+    let measurements = MEASUREMENTS.iter().map(|measurement| measurement.name);
+    measurements
+        .chain(TABLES.iter().map(|(name, _)| *name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_entry_is_complete() {
+        let mut names = names();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), MEASUREMENTS.len() + TABLES.len());
+        for measurement in MEASUREMENTS {
+            assert!(!measurement.name.is_empty() && !measurement.what.is_empty());
+            assert!(measurement.rounds.0 >= measurement.rounds.1 && measurement.rounds.1 >= 1);
+            assert!((measurement.request)(true)["run"].is_string());
+        }
+    }
+
+    #[test]
+    fn contenders_of_one_name_in_long_lived_rounds_are_one_process() {
+        let all: Vec<Contender> = MEASUREMENTS
+            .iter()
+            .filter(|measurement| measurement.way == Way::Ask)
+            .flat_map(|measurement| {
+                let peers = measurement.peers.iter().map(|(peer, _)| *peer);
+                peers.chain([measurement.ours])
+            })
+            .collect();
+        for a in &all {
+            assert!(all.iter().all(|b| a.name != b.name || a == b));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! `bench worker`: our side of the protocol, by the public API of the support crate alone.
+
+use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use diffusion::prelude::*;
+use diffusion::train::{Objective, Observer, Plan, Validation, fit_with};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::memory;
+use crate::race::NOISE;
+
+/// The loss that is reported is the mean over so many last steps.
+const LAST_STEPS: usize = 20;
+/// How many images the cross-entropy is computed on at once.
+const BATCH: i64 = 500;
+/// The checkpoint that every contender's training starts from.
+pub const FIRST_WEIGHTS: &str = "first_weights.safetensors";
+
+/// What `bench worker` is told.
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    /// In which precision to compute: mixed or float32
+    #[arg(long, value_parser = precision)]
+    precision: Precision,
+    /// The folder with the first weights
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// The folder with the four raw MNIST files
+    #[arg(long, value_name = "FOLDER")]
+    mnist: PathBuf,
+    /// How many threads to compute on
+    #[arg(long)]
+    threads: usize,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "mixed" => Ok(Precision::Mixed),
+        "float32" => Ok(Precision::Float32),
+        _ => Err("expected mixed or float32".to_owned()),
+    }
+}
+
+/// What a worker is asked. Each kind of request reads the fields that it needs.
+#[derive(Debug, Deserialize)]
+struct Request {
+    run: String,
+    #[serde(default)]
+    batch: usize,
+    #[serde(default)]
+    warmup: usize,
+    #[serde(default)]
+    steps: usize,
+    #[serde(default)]
+    images: usize,
+}
+
+/// Answers requests until `exit`, or until there are no more.
+pub fn serve(arguments: Arguments) -> Result<()> {
+    let worker = Worker {
+        mnist: Mnist::load_from(&arguments.mnist)?,
+        arguments,
+    };
+    say(&json!({"ready": {
+        "name": format!("ours-{}", short(worker.arguments.precision)),
+        "versions": {"diffusion": env!("CARGO_PKG_VERSION"), "libtorch": libtorch_version()},
+        "settings": format!("{}, {} threads", worker.arguments.precision, worker.arguments.threads),
+    }}))?;
+    for line in std::io::stdin().lock().lines() {
+        let request: Request =
+            serde_json::from_str(&line?).context("expected a request as JSON")?;
+        if request.run == "exit" {
+            break;
+        }
+        say(&match worker.answer(&request) {
+            Ok(answer) => answer,
+            Err(error) => json!({"error": format!("{error:#}")}),
+        })?;
+    }
+    Ok(())
+}
+
+fn say(line: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+fn short(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Mixed => "mixed",
+        Precision::Float32 => "float32",
+    }
+}
+
+/// As libtorch's own folder tells.
+fn libtorch_version() -> String {
+    let folder = std::env::var_os("LIBTORCH").map(PathBuf::from);
+    let file = folder.map(|folder| folder.join("build-version"));
+    file.and_then(|file| std::fs::read_to_string(file).ok())
+        .map_or("unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+struct Worker {
+    arguments: Arguments,
+    mnist: Mnist,
+}
+
+impl Worker {
+    /// One arm for each kind of request.
+    fn answer(&self, request: &Request) -> Result<Value> {
+        match request.run.as_str() {
+            "cnn_train" => self.train(&mut self.first_network()?, request),
+            "cnn_infer" => self.infer(request),
+            "mnist_load" => self.load(),
+            "evaluate_memory" => self.evaluate(),
+            other => bail!("unknown request {other:?}"),
+        }
+    }
+
+    fn first_network(&self) -> Result<Cnn> {
+        Cnn::load(self.arguments.data.join(FIRST_WEIGHTS))
+    }
+
+    /// Images a second over the timed steps, and the loss at their end.
+    fn train<M: Model>(&self, model: &mut M, request: &Request) -> Result<Value> {
+        let &Request {
+            batch,
+            warmup,
+            steps,
+            ..
+        } = request;
+        ensure!(
+            batch >= 1 && steps >= 1,
+            "expected a batch and steps of 1 or more, got {batch} and {steps}"
+        );
+        // As many images as are needed, in whole batches; from the beginning again where they run out.
+        let train = &self.mnist.train;
+        let images = (batch * (warmup + steps)).min(train.len()) / batch * batch;
+        let some = match images < train.len() {
+            true => &train.hold_out(train.len() - images)?.0,
+            false => train,
+        };
+        let config = FitConfig {
+            epochs: (batch * (warmup + steps)).div_ceil(images),
+            batch_size: batch,
+            noise: NOISE,
+            validation: 0,
+            precision: self.arguments.precision,
+            quiet: true,
+            ..Default::default()
+        };
+        let mut watch = Stopwatch {
+            warmup,
+            last: warmup + steps,
+            started: Instant::now(),
+            seconds: None,
+        };
+        let history = fit_with(model, some, &Denoise::new(&config), &config, &mut watch)?;
+        let seconds = watch
+            .seconds
+            .context("the training ended before its last step")?;
+        let losses = &history.batch_losses;
+        let last = &losses[losses.len().saturating_sub(LAST_STEPS.min(steps))..];
+        let loss = last.iter().sum::<f64>() / last.len() as f64;
+        Ok(json!({"value": (batch * steps) as f64 / seconds, "loss": loss}))
+    }
+
+    /// Images a second through the network, and the cross-entropy of what came out.
+    fn infer(&self, request: &Request) -> Result<Value> {
+        seed(1);
+        let mut cnn = self.first_network()?;
+        cnn.freeze(..)?; // nothing is remembered for training
+        let clean = self.mnist.test.images(request.images)?;
+        let noisy = add_noise(&clean, NOISE)?;
+        let kind = kind(self.arguments.precision);
+        // Once untimed: libtorch prepares its kernels, and the system the memory.
+        let _ = cnn.denoise(&noisy.to_kind(kind))?;
+        let started = Instant::now();
+        let denoised = cnn.denoise(&noisy.to_kind(kind))?.to_kind(Kind::Float);
+        let seconds = started.elapsed().as_secs_f64();
+        ensure!(
+            denoised.size() == clean.size(),
+            "the network gave {:?}",
+            denoised.size()
+        );
+        let mut loss = 0.0;
+        for (clean, noisy) in clean.split(BATCH, 0).iter().zip(noisy.split(BATCH, 0)) {
+            let logits = cnn.forward(&noisy.to_kind(kind)).to_kind(Kind::Float);
+            loss +=
+                binary_cross_entropy(&logits, clean)?.double_value(&[]) * clean.size()[0] as f64;
+        }
+        let images = request.images as f64;
+        Ok(json!({"value": images / seconds, "loss": loss / images}))
+    }
+
+    /// Seconds to read, check and scale all images.
+    fn load(&self) -> Result<Value> {
+        let started = Instant::now();
+        let mnist = Mnist::load_from(&self.arguments.mnist)?;
+        ensure!(mnist.is_standard, "expected the standard MNIST files");
+        let scaled = [&mnist.train, &mnist.test].map(|split| split.images(split.len()));
+        let seconds = started.elapsed().as_secs_f64();
+        scaled.into_iter().try_for_each(|images| images.map(drop))?;
+        Ok(json!({ "value": seconds }))
+    }
+
+    /// Megabytes above the loaded data and network while the whole test split is scored.
+    fn evaluate(&self) -> Result<Value> {
+        let cnn = self.first_network()?;
+        let (scores, megabytes) =
+            memory::peak(|| score(&self.mnist.test, NOISE, |noisy| cnn.denoise(noisy)))?;
+        ensure!(
+            scores?.images == self.mnist.test.len(),
+            "expected that all images are scored"
+        );
+        Ok(json!({ "value": megabytes }))
+    }
+}
+
+/// The kind of tensor that a network gets in a precision.
+fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Mixed => Kind::BFloat16,
+        Precision::Float32 => Kind::Float,
+    }
+}
+
+/// Takes the time of the steps after the first few, and ends the training after the last of them.
+struct Stopwatch {
+    warmup: usize,
+    last: usize,
+    started: Instant,
+    seconds: Option<f64>,
+}
+
+impl Observer for Stopwatch {
+    fn start(&mut self, _plan: &Plan) {
+        self.started = Instant::now();
+    }
+
+    fn batch(&mut self, _plan: &Plan, batch: usize, _loss: f64) -> ControlFlow<()> {
+        if batch == self.warmup {
+            self.started = Instant::now();
+        }
+        if batch < self.last {
+            return ControlFlow::Continue(());
+        }
+        self.seconds = Some(self.started.elapsed().as_secs_f64());
+        ControlFlow::Break(())
+    }
+}
+
+/// The lesson's objective, as `fit` has it.
+pub struct Denoise {
+    noise: f64,
+    precision: Precision,
+}
+
+impl Denoise {
+    /// The objective of these settings.
+    pub fn new(config: &FitConfig) -> Denoise {
+        Denoise {
+            noise: config.noise,
+            precision: config.precision,
+        }
+    }
+}
+
+impl<M: Model> Objective<M> for Denoise {
+    fn loss(&self, model: &M, data: &Split, batch: &[i64], _epoch: u64) -> Result<Tensor> {
+        let clean = data.batch(batch)?;
+        let noisy = add_noise(&clean, self.noise)?.to_kind(kind(self.precision));
+        binary_cross_entropy(&model.forward(&noisy).to_kind(Kind::Float), &clean)
+    }
+
+    fn validate(&self, _model: &M, _held_out: &Split) -> Result<Validation> {
+        bail!("nothing is held out")
+    }
+}

@@ -1,0 +1,338 @@
+//! What came out: `report.json`, and the same on the terminal.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::machine::Machine;
+use crate::measurements::{Better, Contender, Measurement, Way};
+use crate::race::Curve;
+use crate::rounds::Rounds;
+use crate::stats::{best_mode, median, range, ratio};
+
+/// What the numbers are; stands below the table.
+const FOOT: &str = "Ours: median of all rounds. Peers: median of the rounds within 20% of their best one (Keras in float32 has \
+two speeds in one process). time_to_19db: medians over the seeds; a training that gave up counts as endless. \
+`ratio` is always \"ours is this many times better\".";
+
+/// The whole of `report.json`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The machine.
+    pub machine: Machine,
+    /// The versions of all libraries.
+    pub versions: BTreeMap<String, String>,
+    /// How they were used.
+    pub settings: Value,
+    /// How long the measuring took.
+    pub seconds: f64,
+    /// The measurements.
+    pub results: Vec<Outcome>,
+    /// The tables, each a list of rows.
+    pub tables: Map<String, Value>,
+    /// What the numbers are.
+    pub foot: &'static str,
+}
+
+/// What one measurement came to. A value that is not there is null, and `absent` says why.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in words.
+    pub what: &'static str,
+    /// The unit of its values.
+    pub unit: &'static str,
+    /// Which values are better.
+    pub better: Better,
+    /// The median of our rounds.
+    pub ours: Option<f64>,
+    /// Our lowest and highest round.
+    pub range: Option<[f64; 2]>,
+    /// Our rounds.
+    pub rounds: Vec<f64>,
+    /// The loss that our last round ended with.
+    pub loss: Option<f64>,
+    /// Each peer's value.
+    pub peers: BTreeMap<&'static str, f64>,
+    /// Each peer's lowest and highest round.
+    pub peer_ranges: BTreeMap<&'static str, [f64; 2]>,
+    /// Each peer's rounds.
+    pub peer_rounds: BTreeMap<&'static str, Vec<f64>>,
+    /// The loss that each peer's last round ended with.
+    pub peer_losses: BTreeMap<&'static str, f64>,
+    /// How many times better ours is than each peer.
+    pub ratio: BTreeMap<&'static str, f64>,
+    /// What is wanted: a number to stay below, or for a peer how many times better to be.
+    pub target: Value,
+    /// Whether everything that is wanted is reached; null if it is not known.
+    pub reached: Option<bool>,
+    /// Who is missing, and why.
+    pub absent: BTreeMap<&'static str, String>,
+    /// The course of each training in a race.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<Curve>,
+}
+
+impl Outcome {
+    /// Makes numbers of rounds; ours come first.
+    pub fn new(measurement: &Measurement, all: Vec<(Contender, Rounds)>) -> Outcome {
+        let targets: BTreeMap<&str, f64> = measurement
+            .peers
+            .iter()
+            .filter_map(|(peer, target)| Some((peer.name, (*target)?)))
+            .collect();
+        let mut outcome = Outcome {
+            name: measurement.name,
+            what: measurement.what,
+            unit: measurement.unit,
+            better: measurement.better,
+            ours: None,
+            range: None,
+            rounds: Vec::new(),
+            loss: None,
+            peers: BTreeMap::new(),
+            peer_ranges: BTreeMap::new(),
+            peer_rounds: BTreeMap::new(),
+            peer_losses: BTreeMap::new(),
+            ratio: BTreeMap::new(),
+            target: match measurement.at_most {
+                Some(most) => json!(most),
+                None if targets.is_empty() => Value::Null,
+                None => json!(targets),
+            },
+            reached: None,
+            absent: BTreeMap::new(),
+            curves: Vec::new(),
+        };
+        for (at, (contender, rounds)) in all.into_iter().enumerate() {
+            let name = contender.name;
+            outcome.curves.extend(rounds.curves);
+            if let Some(reason) = rounds.absent {
+                outcome.absent.insert(name, reason);
+            }
+            let values = rounds.values;
+            if at == 0 {
+                outcome.ours = median(&values);
+                outcome.range = range(&values);
+                outcome.rounds = values;
+                outcome.loss = rounds.loss;
+                continue;
+            }
+            let value = match measurement.way {
+                // Seeds differ for good reason: none of them is left out.
+                Way::Race => median(&values),
+                _ => best_mode(&values, measurement.better),
+            };
+            if let Some((value, range)) = value.zip(range(&values)) {
+                outcome.peers.insert(name, value);
+                outcome.peer_ranges.insert(name, range);
+                outcome.peer_rounds.insert(name, values);
+            }
+            if let Some(loss) = rounds.loss {
+                outcome.peer_losses.insert(name, loss);
+            }
+        }
+        if let Some(ours) = outcome.ours {
+            for (name, value) in &outcome.peers {
+                outcome
+                    .ratio
+                    .insert(name, ratio(ours, *value, measurement.better));
+            }
+        }
+        outcome.reached = outcome.judge(measurement.at_most, &targets);
+        outcome
+    }
+
+    /// Whether all targets are reached: known once one is missed, or all are known to be met.
+    fn judge(&self, at_most: Option<f64>, targets: &BTreeMap<&str, f64>) -> Option<bool> {
+        let own = at_most.map(|most| self.ours.map(|ours| ours <= most));
+        let beside = targets
+            .iter()
+            .map(|(name, target)| self.ratio.get(name).map(|ratio| ratio >= target));
+        let all: Vec<Option<bool>> = own.into_iter().chain(beside).collect();
+        match &all[..] {
+            [] => None,
+            all if all.contains(&Some(false)) => Some(false),
+            all if all.contains(&None) => None,
+            _ => Some(true),
+        }
+    }
+
+    /// The measurement as lines for a terminal.
+    pub fn lines(&self) -> Vec<String> {
+        let better = match self.better {
+            Better::Higher => "higher is better",
+            Better::Lower => "lower is better",
+        };
+        let mut lines = vec![format!(
+            "{}: {} ({}, {better})",
+            self.name, self.what, self.unit
+        )];
+        if let Some((ours, range)) = self.ours.zip(self.range) {
+            let limit = self.target.as_f64().map_or(String::new(), |most| {
+                format!("at most {}: {}", number(most), verdict(ours <= most))
+            });
+            lines.push(line("ours", ours, range, self.loss, &limit));
+        }
+        for (name, value) in &self.peers {
+            let ratio = self.ratio.get(name).map_or(String::new(), |ratio| {
+                let target = self.target[*name].as_f64();
+                let target = target.map_or(String::new(), |target| {
+                    format!(" (target {target}: {})", verdict(*ratio >= target))
+                });
+                format!("{ratio:.2}x{target}")
+            });
+            let loss = self.peer_losses.get(name).copied();
+            lines.push(line(name, *value, self.peer_ranges[name], loss, &ratio));
+        }
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, reason) in &self.absent {
+            reasons.entry(reason).or_default().push(name);
+        }
+        for (reason, names) in reasons {
+            lines.push(format!("  absent: {}: {reason}", names.join(", ")));
+        }
+        lines
+    }
+}
+
+fn line(name: &str, value: f64, [low, high]: [f64; 2], loss: Option<f64>, more: &str) -> String {
+    let range = format!("{} - {}", number(low), number(high));
+    let loss = loss.map_or(String::new(), |loss| format!("loss {loss:.4}"));
+    format!(
+        "  {name:<16} {:>9}   {range:<19} {loss:<12} {more}",
+        number(value)
+    )
+    .trim_end()
+    .to_owned()
+}
+
+fn verdict(reached: bool) -> &'static str {
+    if reached { "reached" } else { "MISSED" }
+}
+
+/// A number with as many digits as say something: `2010`, `14.2`, `0.118`.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size.is_infinite() => "never".to_owned(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+impl Report {
+    /// Writes `report.json`, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let part = path.with_extension("part");
+        let text = serde_json::to_string_pretty(self)?;
+        fs::write(&part, text + "\n")
+            .and_then(|()| fs::rename(&part, path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The report for a terminal.
+    pub fn print(&self) {
+        println!("\n{}", self.machine.line());
+        let versions: Vec<String> = self
+            .versions
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect();
+        println!("{}\n", versions.join(", "));
+        for outcome in &self.results {
+            println!("{}\n", outcome.lines().join("\n"));
+        }
+        for (name, rows) in &self.tables {
+            println!("{name}:");
+            for row in rows.as_array().into_iter().flatten() {
+                println!("  {}", row_text(row));
+            }
+            println!();
+        }
+        println!("{}", self.foot);
+    }
+
+    /// What stands below every report.
+    pub fn foot() -> &'static str {
+        FOOT
+    }
+}
+
+/// A row of a table: its names and values, one after the other.
+fn row_text(row: &Value) -> String {
+    let cells = row.as_object().into_iter().flatten().map(|(name, value)| {
+        let value = match value {
+            Value::Number(n) if n.is_f64() => number(n.as_f64().unwrap_or(f64::NAN)),
+            Value::String(text) => text.clone(),
+            Value::Array(values) => {
+                let values = values.iter().filter_map(Value::as_f64);
+                values.map(number).collect::<Vec<_>>().join(" + ")
+            }
+            other => other.to_string(),
+        };
+        format!("{} {value}", name.replace('_', " "))
+    });
+    cells.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurements::MEASUREMENTS;
+
+    fn rounds(values: &[f64]) -> Rounds {
+        Rounds {
+            values: values.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    fn outcome(name: &str, ours: &[f64], peer: &[f64]) -> Outcome {
+        let found = MEASUREMENTS.iter().find(|m| m.name == name).unwrap();
+        let all = [found.ours, found.peers[0].0];
+        let values = [rounds(ours), rounds(peer)];
+        Outcome::new(found, all.into_iter().zip(values).collect())
+    }
+
+    #[test]
+    fn a_target_is_reached_missed_or_not_known() {
+        let times = |ours: &[f64], peer: &[f64]| outcome("time_to_19db", ours, peer);
+        let fast = times(&[30.0, 40.0, 35.0], &[120.0, 110.0, 115.0]);
+        assert_eq!((fast.ours, fast.reached), (Some(35.0), Some(true)));
+        assert!((fast.ratio["keras-float32"] - 115.0 / 35.0).abs() < 1e-12);
+        assert_eq!(times(&[35.0], &[90.0]).reached, Some(false));
+        assert_eq!(times(&[35.0], &[]).reached, None);
+        assert_eq!(outcome("mnist_load", &[0.2], &[0.5]).reached, Some(true));
+        assert_eq!(outcome("mnist_load", &[0.3], &[]).reached, Some(false));
+    }
+
+    #[test]
+    fn the_report_has_the_contract_s_fields() {
+        let json = serde_json::to_value(outcome("time_to_19db", &[35.0], &[f64::INFINITY]));
+        let json = json.unwrap();
+        for field in ["name", "unit", "ours", "range", "peers", "ratio", "target"] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        assert_eq!(json["better"], "lower");
+        assert_eq!(json["target"]["keras-float32"], 3.0);
+        // A peer that never arrived: no number, and the word on the terminal.
+        assert_eq!(json["peers"]["keras-float32"], Value::Null);
+        let lines = outcome("time_to_19db", &[35.0], &[f64::INFINITY]).lines();
+        assert!(lines[2].contains("never"), "{lines:?}");
+    }
+
+    #[test]
+    fn numbers_have_as_many_digits_as_say_something() {
+        let texts = [2010.4, 14.23, 0.11849, f64::INFINITY].map(number);
+        assert_eq!(texts, ["2010", "14.2", "0.118", "never"]);
+    }
+}
