@@ -2,6 +2,7 @@
 #   make lab            JupyterLab on the notebooks       make lab PORT=8890   on that port
 #   make lesson         every notebook, without a browser
 #   make test           every test there is
+#   make bench         the measurements               make bench PEERS=1 QUICK=1 ONLY="NAME …"
 #   make doctor         what is there, what is missing, and the mend
 #   make clean          removes what was built here, never a notebook
 
@@ -11,7 +12,7 @@ endif
 
 LAB = cargo run --package lab --
 
-.PHONY: lab lesson test setup doctor clean
+.PHONY: lab lesson test bench setup doctor clean
 
 lab: setup
 	@$(LAB) jupyter $(if $(PORT),--port $(PORT))
@@ -21,6 +22,9 @@ lesson: setup
 
 test: setup
 	@$(LAB) test
+
+bench: setup
+	@$(LAB) bench $(if $(PEERS),--peers) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 setup:
 	@$(LAB) setup

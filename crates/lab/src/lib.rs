@@ -6,6 +6,7 @@
 //! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
 //! directories) and [`layout`] (where everything is).
 
+pub mod bench;
 pub mod cells;
 pub mod doctor;
 pub mod evcxr;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use lab::bench::BenchArgs;
 use lab::layout::Layout;
 use lab::parts::Options;
 use lab::run::{BrowserArgs, RunArgs};
-use lab::{doctor, jupyter, kernel, net, run, setup, suite};
+use lab::{bench, doctor, jupyter, kernel, net, run, setup, suite};
 
 /// The workbench of the lesson.
 #[derive(Parser)]
@@ -44,6 +45,8 @@ enum Verb {
     Run(RunArgs),
     /// Drive a notebook in JupyterLab in Chromium
     Browser(BrowserArgs),
+    /// Measure, beside the peers where they are installed
+    Bench(BenchArgs),
     /// Run every test
     Test,
     /// What Jupyter starts as the kernel `rust`
@@ -82,6 +85,7 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
             net::loopback_up(&layout)?;
             run::browser(arguments)?;
         }
+        Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
         Verb::Test => suite::test(&layout)?,
         Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,
         Verb::Janitor { kernel, folder } => kernel::janitor(kernel, &folder),

@@ -53,7 +53,7 @@ fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
 }
 
 /// One set-up at a time fills a folder: the clone's, or the cache that clones share.
-fn turn(folder: &Path) -> Result<File> {
+pub fn turn(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| {
         format!(
             "cannot make {}: mend its permissions (DIFFUSION_CACHE names another cache)",

@@ -1,0 +1,121 @@
+//! `lab bench`: the measurements, ours beside the peers where those are installed.
+//!
+//! The measuring itself is another program, `crates/bench`. Here it gets what it needs: MNIST, the Python
+//! that has Jupyter, the environment that kernels have, and the peers (Keras, PyTorch) in an environment of their own.
+//! That one lies in the cache, 5 GB large, so it is made only when it is asked for.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::layout::Layout;
+use crate::{net, python, setup, spec, toolchain, tools};
+
+/// What the peers are; the second file is installed without what its packages ask for.
+const REQUIREMENTS: [&str; 2] = ["requirements.txt", "requirements-nodeps.txt"];
+/// In an environment whose making came to its end.
+const STAMP: &str = "complete";
+/// What kernels have in their environment and cargo must not see when it compiles: with other
+/// values than in a plain `cargo build` it would compile everything again.
+const NOT_FOR_CARGO: [&str; 4] = [
+    "LIBTORCH",
+    "CARGO_PROFILE_DEV_DEBUG",
+    "CARGO_HOME",
+    "EVCXR_CONFIG_DIR",
+];
+
+/// What `lab bench` can be told.
+#[derive(clap::Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Install the peers first where they are missing (Keras on TensorFlow, PyTorch; 5 GB in the cache)
+    #[arg(long)]
+    pub peers: bool,
+    /// See that everything works: few rounds, few steps, numbers that mean little
+    #[arg(long)]
+    pub quick: bool,
+    /// Measure only these
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub only: Vec<String>,
+}
+
+/// Measures; the peers, too, if they are installed.
+pub fn bench(layout: &Layout, args: &BenchArgs) -> Result<()> {
+    let peers = peers_folder(layout)?;
+    if args.peers {
+        make_peers(layout, &peers)?;
+    }
+    net::loopback_up(layout)?;
+    let mut cargo = Command::new("cargo");
+    tools::without_cargo_variables(&mut cargo)
+        .args(["run", "--package", "bench", "--"])
+        .current_dir(&layout.root)
+        .env("LIBTORCH", layout.libtorch_link())
+        .envs(
+            spec::environment(layout)?
+                .into_iter()
+                .filter(|(name, _)| !NOT_FOR_CARGO.contains(&name.as_str())),
+        );
+    cargo.arg("--mnist").arg(layout.mnist());
+    cargo.arg("--out").arg(layout.target().join("bench"));
+    cargo.arg("--jupyter").arg(layout.python());
+    if peers.join(STAMP).is_file() {
+        cargo.arg("--peers").arg(peers.join("bin/python"));
+    } else {
+        println!(
+            "the peers are not installed, so ours are measured alone; `make bench PEERS=1` installs them (5 GB)"
+        );
+    }
+    cargo.args(args.quick.then_some("--quick"));
+    if !args.only.is_empty() {
+        cargo.arg("--only").args(&args.only);
+    }
+    tools::run(&mut cargo)
+}
+
+/// The peers' environment; another one for other requirements.
+fn peers_folder(layout: &Layout) -> Result<PathBuf> {
+    let mut all = Vec::new();
+    for path in requirements(layout) {
+        all.extend(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    let name = format!("peers-{}", &tools::sha256(&all)[..12]);
+    Ok(layout.cache.join(name))
+}
+
+fn requirements(layout: &Layout) -> [PathBuf; 2] {
+    REQUIREMENTS.map(|name| layout.root.join("crates/bench/python").join(name))
+}
+
+/// Makes the environment anew unless it is complete: what an interrupted install left is not trusted.
+fn make_peers(layout: &Layout, folder: &PathBuf) -> Result<()> {
+    let _turn = setup::turn(&layout.cache)?;
+    if folder.join(STAMP).is_file() {
+        return Ok(());
+    }
+    tools::remove_dir(folder)?;
+    let (python, version) = toolchain::python()?;
+    println!("the peers' environment in {} ({version})", folder.display());
+    let venv = ["-m".as_ref(), "venv".as_ref(), folder.as_os_str()];
+    tools::run_visibly(
+        Command::new(&python).args(venv),
+        "making a Python environment",
+    )?;
+    let own = folder.join("bin/python");
+    let [packages, alone] = requirements(layout);
+    let installs: [&[&OsStr]; 2] = [
+        &["-r".as_ref(), packages.as_os_str()],
+        &["--no-deps".as_ref(), "-r".as_ref(), alone.as_os_str()],
+    ];
+    for what in installs {
+        let mut pip = python::pip(&own);
+        pip.args(["install", "--quiet"]).args(what);
+        tools::run_visibly(&mut pip, "installing the peers").context(
+            "pip could not install the peers (they need the network for this once, and Python 3.11 or later: \
+             PYTHON names one); run the same command again, or measure ours alone with `make bench`",
+        )?;
+    }
+    tools::write_whole(&folder.join(STAMP), version)
+}
