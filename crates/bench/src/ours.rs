@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use diffusion::prelude::*;
-use diffusion::train::{Objective, Observer, Plan, Validation, fit_with};
+use diffusion::train::{Denoising, Observer, Plan, fit_with};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -161,7 +161,7 @@ impl Worker {
             started: Instant::now(),
             seconds: None,
         };
-        let history = fit_with(model, some, &Denoise::new(&config), &config, &mut watch)?;
+        let history = fit_with(model, some, &Denoising::of(&config)?, &config, &mut watch)?;
         let seconds = watch
             .seconds
             .context("the training ended before its last step")?;
@@ -253,33 +253,5 @@ impl Observer for Stopwatch {
         }
         self.seconds = Some(self.started.elapsed().as_secs_f64());
         ControlFlow::Break(())
-    }
-}
-
-/// The lesson's objective, as `fit` has it.
-pub struct Denoise {
-    noise: f64,
-    precision: Precision,
-}
-
-impl Denoise {
-    /// The objective of these settings.
-    pub fn new(config: &FitConfig) -> Denoise {
-        Denoise {
-            noise: config.noise,
-            precision: config.precision,
-        }
-    }
-}
-
-impl<M: Model> Objective<M> for Denoise {
-    fn loss(&self, model: &M, data: &Split, batch: &[i64], _epoch: u64) -> Result<Tensor> {
-        let clean = data.batch(batch)?;
-        let noisy = add_noise(&clean, self.noise)?.to_kind(kind(self.precision));
-        binary_cross_entropy(&model.forward(&noisy).to_kind(Kind::Float), &clean)
-    }
-
-    fn validate(&self, _model: &M, _held_out: &Split) -> Result<Validation> {
-        bail!("nothing is held out")
     }
 }

@@ -30,18 +30,18 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// When the goal was reached, in seconds; infinity if it was not.
-    pub fn arrival(&self) -> f64 {
-        let arrived = self.points.iter().find(|(_, psnr)| *psnr >= GOAL);
+    /// When this score was reached, in seconds; infinity if it was not.
+    pub fn arrival(&self, goal: f64) -> f64 {
+        let arrived = self.points.iter().find(|(_, psnr)| *psnr >= goal);
         arrived.map_or(f64::INFINITY, |(seconds, _)| *seconds)
     }
 }
 
-/// Starts a process, and stamps its lines until it has arrived or given up. A quick one only has to begin.
+/// Starts a process, and stamps its lines until it has reached this score or given up.
 ///
 /// # Errors
 /// When it ends without having evaluated anything, or says nothing for too long.
-pub fn run(contender: &Contender, place: &Place, seed: usize, quick: bool) -> Result<Curve> {
+pub fn run(contender: &Contender, place: &Place, seed: usize, goal: f64) -> Result<Curve> {
     let more = ["--seed".to_owned(), seed.to_string()];
     let mut process = Worker::start(contender, place, &more)?;
     let mut curve = Curve {
@@ -60,7 +60,7 @@ pub fn run(contender: &Contender, place: &Place, seed: usize, quick: bool) -> Re
         let psnr = psnr.with_context(|| format!("expected a line with `psnr`, got {line}"))?;
         let seconds = at.duration_since(process.started).as_secs_f64();
         curve.points.push((seconds, psnr));
-        if psnr >= GOAL || quick {
+        if psnr >= goal {
             process.kill();
             return Ok(curve);
         }
@@ -82,8 +82,8 @@ mod tests {
             seed: 1,
             points: vec![(10.0, 15.0), (20.0, 18.99)],
         };
-        assert_eq!(curve.arrival(), f64::INFINITY);
+        assert_eq!(curve.arrival(GOAL), f64::INFINITY);
         curve.points.extend([(30.0, 19.0), (40.0, 19.2)]);
-        assert_eq!(curve.arrival(), 30.0);
+        assert_eq!(curve.arrival(GOAL), 30.0);
     }
 }

@@ -241,6 +241,11 @@ impl Report {
 
     /// The report for a terminal.
     pub fn print(&self) {
+        if self.settings["quick"] == true {
+            println!(
+                "\nQuick: few rounds and steps, a race to the first score. These numbers mean little."
+            );
+        }
         println!("\n{}", self.machine.line());
         let versions: Vec<String> = self
             .versions
@@ -253,9 +258,7 @@ impl Report {
         }
         for (name, rows) in &self.tables {
             println!("{name}:");
-            for row in rows.as_array().into_iter().flatten() {
-                println!("  {}", row_text(row));
-            }
+            println!("{}", grid(rows).join("\n"));
             println!();
         }
         println!("{}", self.foot);
@@ -267,21 +270,49 @@ impl Report {
     }
 }
 
-/// A row of a table: its names and values, one after the other.
-fn row_text(row: &Value) -> String {
-    let cells = row.as_object().into_iter().flatten().map(|(name, value)| {
-        let value = match value {
-            Value::Number(n) if n.is_f64() => number(n.as_f64().unwrap_or(f64::NAN)),
-            Value::String(text) => text.clone(),
-            Value::Array(values) => {
-                let values = values.iter().filter_map(Value::as_f64);
-                values.map(number).collect::<Vec<_>>().join(" + ")
-            }
-            other => other.to_string(),
-        };
-        format!("{} {value}", name.replace('_', " "))
-    });
-    cells.collect::<Vec<_>>().join(", ")
+/// The rows of a table, in columns: first what was measured, then what came out.
+fn grid(rows: &Value) -> Vec<String> {
+    let Some(rows) = rows.as_array() else {
+        return vec![format!("  {}", row_cell(rows))];
+    };
+    let rows: Vec<&Map<String, Value>> = rows.iter().filter_map(Value::as_object).collect();
+    let mut names: Vec<&String> = rows.iter().flat_map(|row| row.keys()).collect();
+    names.sort_by_key(|name| (rank(rows.first().and_then(|row| row.get(*name))), *name));
+    names.dedup();
+    let head: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
+    let cells = |row: &&Map<String, Value>| -> Vec<String> {
+        let cell = |name: &&String| row.get(*name).map_or(String::new(), row_cell);
+        names.iter().map(cell).collect()
+    };
+    let lines: Vec<Vec<String>> = [head].into_iter().chain(rows.iter().map(cells)).collect();
+    let widths: Vec<usize> = (0..names.len())
+        .map(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0))
+        .collect();
+    let text = |line: &Vec<String>| {
+        let cells = line.iter().zip(&widths);
+        let cells = cells.map(|(cell, &width)| format!("  {cell:>width$}"));
+        cells.collect::<String>()
+    };
+    lines.iter().map(text).collect()
+}
+
+/// Words stand before whole numbers, those before others.
+fn rank(value: Option<&Value>) -> u8 {
+    match value {
+        Some(Value::String(_)) => 0,
+        Some(Value::Number(number)) if !number.is_f64() => 1,
+        Some(Value::Array(_)) => 3,
+        _ => 2,
+    }
+}
+
+fn row_cell(value: &Value) -> String {
+    match value {
+        Value::Number(n) if n.is_f64() => number(n.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(row_cell).collect::<Vec<_>>().join(" + "),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +359,18 @@ mod tests {
         assert_eq!(json["peers"]["keras-float32"], Value::Null);
         let lines = outcome("time_to_19db", &[35.0], &[f64::INFINITY]).lines();
         assert!(lines[2].contains("never"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_table_lines_up() {
+        let rows = json!([{"batch": 8, "contender": "ours", "rate": 700.5}, {"batch": 128, "contender": "ours", "rate": 2010.0}]);
+        let expected = [
+            "  contender  batch  rate",
+            "       ours      8   700",
+            "       ours    128  2010",
+        ];
+        assert_eq!(grid(&rows), expected);
+        assert!(grid(&json!({"absent": "why"}))[0].contains("why"));
     }
 
     #[test]

@@ -101,8 +101,10 @@ impl Session {
         results: &mut Rounds,
     ) -> Result<f64> {
         if measurement.way == Way::Race {
-            let curve = race::run(contender, &self.place, round, self.quick)?;
-            let seconds = curve.arrival();
+            // A quick race ends with the first score, whatever that is.
+            let goal = if self.quick { 0.0 } else { race::GOAL };
+            let curve = race::run(contender, &self.place, round, goal)?;
+            let seconds = curve.arrival(goal);
             results.curves.push(curve);
             return Ok(seconds);
         }

@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use diffusion::prelude::*;
-use diffusion::train::{Objective, Observer, Plan, Validation};
+use diffusion::train::{Denoising, Objective, Observer, Plan, Validation};
 use serde_json::json;
 
-use crate::ours::Denoise;
 use crate::race::{GOAL, NOISE};
 
 /// After so many epochs it gives up.
@@ -61,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let race = Race {
         started,
-        objective: Denoise::new(&config),
+        objective: Denoising::of(&config)?,
         images: train.len(),
         seen: Cell::new(0),
         quarters: Cell::new(0),
@@ -77,7 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// The lesson's objective, and the network's score whenever a quarter of an epoch is done.
 struct Race {
     started: Instant,
-    objective: Denoise,
+    objective: Denoising,
     /// Images in an epoch.
     images: usize,
     /// Images learnt from.
