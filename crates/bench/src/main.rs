@@ -16,6 +16,7 @@ mod report;
 mod rounds;
 mod stats;
 mod tables;
+mod text;
 mod to_19db;
 
 use std::collections::BTreeMap;

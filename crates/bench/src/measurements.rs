@@ -204,6 +204,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
         better: Better::Lower,
         peers: &[(KERAS_FLOAT32, None)],
         at_most: Some(0.25),
+        rounds: (15, 2), // short, so one is easily disturbed
         request: |_| json!({"run": "mnist_load"}),
         ..TRAIN
     },

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::contender::{Place, Worker};
 use crate::measurements::{Contender, Measurement, Way};
 use crate::race::{self, Curve};
-use crate::report::number;
+use crate::text::number;
 
 /// One measuring from beginning to end.
 #[derive(Debug)]

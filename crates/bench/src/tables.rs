@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::contender::Worker;
 use crate::measurements::{Contender, OURS_FLOAT32, OURS_MIXED};
 use crate::memory;
-use crate::report::number;
 use crate::rounds::Session;
 use crate::stats::median;
+use crate::text::number;
 
 /// Batch sizes, with the steps that are timed for each.
 const BATCHES: [(usize, usize); 5] = [(1, 300), (8, 150), (32, 80), (128, 40), (512, 12)];

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -90,7 +90,7 @@ fn requirements(layout: &Layout) -> [PathBuf; 2] {
 }
 
 /// Makes the environment anew unless it is complete: what an interrupted install left is not trusted.
-fn make_peers(layout: &Layout, folder: &PathBuf) -> Result<()> {
+fn make_peers(layout: &Layout, folder: &Path) -> Result<()> {
     let _turn = setup::turn(&layout.cache)?;
     if folder.join(STAMP).is_file() {
         return Ok(());
