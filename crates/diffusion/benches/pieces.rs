@@ -8,7 +8,7 @@
 //! waits for as a whole, and ours beside other libraries, is what `make bench` measures.
 //!
 //! The profile `dev` is the one that kernels compile in, the support crate and libtorch's bindings optimised.
-//! Without it cargo compiles everything once more, for minutes, and the numbers are the same.
+//! Without it cargo compiles everything once more, for minutes.
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
