@@ -153,6 +153,22 @@ pub struct Denoising {
     precision: Precision,
 }
 
+impl Denoising {
+    /// The objective of a [`fit`] with these settings.
+    ///
+    /// # Errors
+    /// A noise level that is negative or no number.
+    pub fn of(config: &FitConfig) -> Result<Denoising> {
+        check_level(config.noise)?;
+        Ok(Denoising {
+            noise: config.noise,
+            draw: config.draw,
+            seed: config.seed,
+            precision: config.precision,
+        })
+    }
+}
+
 impl<M: Model> Objective<M> for Denoising {
     fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {
         let clean = data.gather(batch);
@@ -235,13 +251,7 @@ pub struct Plan {
 /// # }
 /// ```
 pub fn fit<M: Model>(model: &mut M, data: &Split, config: &FitConfig) -> Result<History> {
-    check_level(config.noise)?;
-    let objective = Denoising {
-        noise: config.noise,
-        draw: config.draw,
-        seed: config.seed,
-        precision: config.precision,
-    };
+    let objective = Denoising::of(config)?;
     match config.quiet {
         true => fit_with(model, data, &objective, config, &mut ()),
         false => fit_with(model, data, &objective, config, &mut PrintLines::default()),
