@@ -16,8 +16,6 @@ use crate::race::NOISE;
 
 /// The loss that is reported is the mean over so many last steps.
 const LAST_STEPS: usize = 20;
-/// How many images the cross-entropy is computed on at once.
-const BATCH: i64 = 500;
 /// The checkpoint that every contender's training starts from.
 pub const FIRST_WEIGHTS: &str = "first_weights.safetensors";
 
@@ -25,7 +23,7 @@ pub const FIRST_WEIGHTS: &str = "first_weights.safetensors";
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     /// In which precision to compute: mixed or float32
-    #[arg(long, value_parser = precision)]
+    #[arg(long)]
     precision: Precision,
     /// The folder with the first weights
     #[arg(long, value_name = "FOLDER")]
@@ -36,14 +34,6 @@ pub struct Arguments {
     /// How many threads to compute on
     #[arg(long)]
     threads: usize,
-}
-
-fn precision(text: &str) -> Result<Precision, String> {
-    match text {
-        "mixed" => Ok(Precision::Mixed),
-        "float32" => Ok(Precision::Float32),
-        _ => Err("expected mixed or float32".to_owned()),
-    }
 }
 
 /// What a worker is asked. Each kind of request reads the fields that it needs.
@@ -152,6 +142,7 @@ impl Worker {
             noise: NOISE,
             validation: 0,
             precision: self.arguments.precision,
+            threads: self.arguments.threads,
             quiet: true,
             ..Default::default()
         };
@@ -178,25 +169,19 @@ impl Worker {
         cnn.freeze(..)?; // nothing is remembered for training
         let clean = self.mnist.test.images(request.images)?;
         let noisy = add_noise(&clean, NOISE)?;
-        let kind = kind(self.arguments.precision);
+        let denoise = || cnn.denoise_in(self.arguments.precision, &noisy);
         // Once untimed: libtorch prepares its kernels, and the system the memory.
-        let _ = cnn.denoise(&noisy.to_kind(kind))?;
+        let _ = denoise()?;
         let started = Instant::now();
-        let denoised = cnn.denoise(&noisy.to_kind(kind))?.to_kind(Kind::Float);
+        let denoised = denoise()?;
         let seconds = started.elapsed().as_secs_f64();
         ensure!(
             denoised.size() == clean.size(),
             "the network gave {:?}",
             denoised.size()
         );
-        let mut loss = 0.0;
-        for (clean, noisy) in clean.split(BATCH, 0).iter().zip(noisy.split(BATCH, 0)) {
-            let logits = cnn.forward(&noisy.to_kind(kind)).to_kind(Kind::Float);
-            loss +=
-                binary_cross_entropy(&logits, clean)?.double_value(&[]) * clean.size()[0] as f64;
-        }
-        let images = request.images as f64;
-        Ok(json!({"value": images / seconds, "loss": loss / images}))
+        let loss = binary_cross_entropy(&denoised.logit(1e-7), &clean)?.double_value(&[]);
+        Ok(json!({"value": request.images as f64 / seconds, "loss": loss}))
     }
 
     /// Seconds to read, check and scale all images.
@@ -223,14 +208,6 @@ impl Worker {
     }
 }
 
-/// The kind of tensor that a network gets in a precision.
-fn kind(precision: Precision) -> Kind {
-    match precision {
-        Precision::Mixed => Kind::BFloat16,
-        Precision::Float32 => Kind::Float,
-    }
-}
-
 /// Takes the time of the steps after the first few, and ends the training after the last of them.
 struct Stopwatch {
     warmup: usize,
@@ -239,12 +216,12 @@ struct Stopwatch {
     seconds: Option<f64>,
 }
 
-impl Observer for Stopwatch {
+impl<M> Observer<M> for Stopwatch {
     fn start(&mut self, _plan: &Plan) {
         self.started = Instant::now();
     }
 
-    fn batch(&mut self, _plan: &Plan, batch: usize, _loss: f64) -> ControlFlow<()> {
+    fn batch(&mut self, _plan: &Plan, _model: &M, batch: usize, _loss: f64) -> ControlFlow<()> {
         if batch == self.warmup {
             self.started = Instant::now();
         }

@@ -1,7 +1,6 @@
 //! `bench to-19db`: our runner in the race. Trains on the first 55,000 training images with the crate's own
 //! `fit`, scores all test images after every quarter of an epoch, and ends when the score is good enough.
 
-use std::cell::Cell;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Objective, Observer, Plan, Validation};
+use diffusion::train::{Denoising, Observer, Plan, fit_with};
 use serde_json::json;
 
 use crate::race::{GOAL, NOISE};
@@ -18,6 +17,8 @@ use crate::race::{GOAL, NOISE};
 const EPOCHS: usize = 6;
 /// The last training images are held out, as in the lesson.
 const HELD_OUT: usize = 5_000;
+/// Images in a batch.
+const BATCH: usize = 128;
 /// How many evaluations there are in an epoch.
 const EVALUATIONS: usize = 4;
 
@@ -53,84 +54,70 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let config = FitConfig {
         epochs: EPOCHS,
         noise: NOISE,
+        batch_size: BATCH,
         validation: 0,
+        threads: arguments.threads,
         seed: arguments.seed,
         quiet: true,
         ..Default::default()
     };
-    let race = Race {
+    let mut race = Race {
         started,
-        objective: Denoising::of(&config)?,
         images: train.len(),
-        seen: Cell::new(0),
-        quarters: Cell::new(0),
-        arrived: Cell::new(false),
+        quarters: 0,
         clean,
         noisy,
     };
-    diffusion::train::fit_with(&mut cnn, &train, &race, &config, &mut Stop(&race.arrived))?;
-    // What the last batches made of it; all others are scored before a batch begins.
-    race.evaluate(&cnn)
+    fit_with(
+        &mut cnn,
+        &train,
+        &Denoising::of(&config)?,
+        &config,
+        &mut race,
+    )?;
+    Ok(())
 }
 
-/// The lesson's objective, and the network's score whenever a quarter of an epoch is done.
+/// Scores the network whenever a quarter of an epoch is done, and ends the training when it is good enough.
 struct Race {
     started: Instant,
-    objective: Denoising,
     /// Images in an epoch.
     images: usize,
-    /// Images learnt from.
-    seen: Cell<usize>,
     /// Quarters of an epoch that were scored.
-    quarters: Cell<usize>,
-    arrived: Cell<bool>,
+    quarters: usize,
     clean: Tensor,
     noisy: Tensor,
 }
 
 impl Race {
-    fn evaluate(&self, cnn: &Cnn) -> Result<()> {
-        if self.arrived.get() {
-            return Ok(());
-        }
+    fn evaluate(&self, cnn: &Cnn, images: usize) -> Result<f64> {
         let scores = psnr(&self.clean, &cnn.denoise(&self.noisy)?)?;
         let psnr = scores.mean().context("there are no test images")?;
         let seconds = self.started.elapsed().as_secs_f64();
-        let images = self.seen.get();
         let line = json!({"seconds": seconds, "images": images, "psnr": psnr});
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}")?;
         out.flush()?;
-        self.arrived.set(psnr >= GOAL);
-        Ok(())
+        Ok(psnr)
     }
 }
 
-impl Objective<Cnn> for Race {
-    fn loss(&self, cnn: &Cnn, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {
-        let seen = self.seen.get();
-        let quarters = |images: usize| images * EVALUATIONS / self.images;
-        if quarters(seen) > self.quarters.get() {
-            self.quarters.set(quarters(seen));
-            self.evaluate(cnn)?;
+impl Observer<Cnn> for Race {
+    fn batch(&mut self, plan: &Plan, cnn: &Cnn, batch: usize, _loss: f64) -> ControlFlow<()> {
+        let (epochs, batches) = (batch / plan.batches, batch % plan.batches);
+        let seen = epochs * self.images + batches * BATCH;
+        let quarters = seen * EVALUATIONS / self.images;
+        if quarters == self.quarters {
+            return ControlFlow::Continue(());
         }
-        self.seen.set(seen + batch.len());
-        self.objective.loss(cnn, data, batch, epoch)
-    }
-
-    fn validate(&self, cnn: &Cnn, held_out: &Split) -> Result<Validation> {
-        self.objective.validate(cnn, held_out)
-    }
-}
-
-/// Ends the training once the goal is reached.
-struct Stop<'a>(&'a Cell<bool>);
-
-impl Observer for Stop<'_> {
-    fn batch(&mut self, _plan: &Plan, _batch: usize, _loss: f64) -> ControlFlow<()> {
-        match self.0.get() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        self.quarters = quarters;
+        match self.evaluate(cnn, seen) {
+            Ok(psnr) if psnr < GOAL => ControlFlow::Continue(()),
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
+                eprintln!("{error:#}");
+                ControlFlow::Break(())
+            }
         }
     }
 }

@@ -104,8 +104,8 @@ struct Stopwatch {
     time: Duration,
 }
 
-impl Observer for Stopwatch {
-    fn batch(&mut self, _plan: &Plan, batch: usize, _loss: f64) -> ControlFlow<()> {
+impl<M> Observer<M> for Stopwatch {
+    fn batch(&mut self, _plan: &Plan, _model: &M, batch: usize, _loss: f64) -> ControlFlow<()> {
         if batch == WARM_UP {
             self.started = Instant::now();
         }

@@ -20,11 +20,14 @@
 
 pub mod classical;
 pub mod cnn;
+pub mod crew;
 pub mod data;
 pub mod figure;
+mod memory;
 pub mod metrics;
 pub mod model;
 pub mod noise;
+pub mod precision;
 pub mod rng;
 pub mod show;
 pub mod train;
@@ -33,6 +36,7 @@ pub mod train;
 pub mod prelude {
     pub use crate::classical::{gaussian_filter, median_filter};
     pub use crate::cnn::{Cnn, CnnConfig};
+    pub use crate::crew::threads;
     pub use crate::data::{Mnist, Split, pixels};
     pub use crate::figure::{
         Figure, Series, curve, grid, histogram, rows, rows_with_captions, scatter,
@@ -40,9 +44,10 @@ pub mod prelude {
     pub use crate::metrics::{Scores, binary_cross_entropy, psnr, score, ssim};
     pub use crate::model::{Layer, Model, Summary};
     pub use crate::noise::add_noise;
+    pub use crate::precision::Precision;
     pub use crate::rng::seed;
     pub use crate::show::check;
-    pub use crate::train::{FitConfig, History, Keep, Noise, Precision, fit};
+    pub use crate::train::{FitConfig, History, Keep, Noise, fit};
     pub use anyhow::{Result, bail, ensure};
     pub use ndarray::{Array1, Array2, s};
     pub use tch::{Device, Kind, Tensor};

@@ -141,17 +141,19 @@ pub fn score(
 }
 
 /// All images of a split with their noisy versions, batch by batch, the last partial one included.
-pub(crate) fn noisy_batches(
-    split: &Split,
-    level: f64,
-) -> impl Iterator<Item = (Tensor, Tensor)> + '_ {
+fn noisy_batches(split: &Split, level: f64) -> impl Iterator<Item = (Tensor, Tensor)> + '_ {
     (0..split.len()).step_by(BATCH).map(move |start| {
         let end = split.len().min(start + BATCH);
         let indices: Vec<i64> = (start as i64..end as i64).collect();
-        let clean = split.gather(&indices);
-        let noisy = corrupt(&clean, &noise_of(EVALUATION_SEED, 0, &indices), level);
-        (clean, noisy)
+        noisy_batch(split, level, &indices)
     })
+}
+
+/// Some images of a split with their noisy versions, which are the same in every evaluation.
+pub(crate) fn noisy_batch(split: &Split, level: f64, indices: &[i64]) -> (Tensor, Tensor) {
+    let clean = split.gather(indices);
+    let noisy = corrupt(&clean, &noise_of(EVALUATION_SEED, 0, indices), level);
+    (clean, noisy)
 }
 
 impl Scores {

@@ -60,6 +60,28 @@ impl Layer {
         self.weights.iter().map(|(_, weight)| weight.numel()).sum()
     }
 
+    /// The same layer with weights in another kind; in the same kind it shares its weights' memory.
+    fn in_kind(&self, kind: Kind) -> Layer {
+        let convert = |weight: &Tensor| match weight.kind() == kind {
+            true => weight.shallow_clone(),
+            false => weight
+                .detach()
+                .to_kind(kind)
+                .set_requires_grad(self.trainable),
+        };
+        Layer {
+            name: self.name,
+            kind: self.kind,
+            output_shape: self.output_shape.clone(),
+            weights: self
+                .weights
+                .iter()
+                .map(|(name, weight)| (*name, convert(weight)))
+                .collect(),
+            trainable: self.trainable,
+        }
+    }
+
     fn set_trainable(&mut self, trainable: bool) {
         self.trainable = trainable;
         for (_, weight) in &mut self.weights {
@@ -72,7 +94,10 @@ impl Layer {
 ///
 /// A model computes in the kind of its input: `float32` images give `float32` results, `bfloat16`
 /// ones are worked on in `bfloat16`, with the same `float32` weights converted on the way.
-pub trait Model {
+///
+/// Images do not look at each other: what comes out for one does not depend on which others are in its
+/// batch. Training relies on it when it gives each core a part of the batch.
+pub trait Model: Send {
     /// What kind of model this is; stands in its checkpoints.
     const KIND: &'static str;
 
@@ -88,6 +113,20 @@ pub trait Model {
 
     /// The layers, from input to output, to change them.
     fn layers_mut(&mut self) -> &mut [Layer];
+
+    /// The same network with each of its layers replaced by what `change` makes of it.
+    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Self
+    where
+        Self: Sized;
+
+    /// The same network with weights in another kind, to compute in it; in the same kind the two
+    /// share their weights' memory.
+    fn replica(&self, kind: Kind) -> Self
+    where
+        Self: Sized,
+    {
+        self.map_layers(|layer| layer.in_kind(kind))
+    }
 
     /// Freezes layers, so that training leaves them as they are: `freeze(..)?` all of them,
     /// `freeze(0..6)?` the first six.
@@ -139,6 +178,14 @@ pub trait Model {
                     .map(|(_, weight)| weight.shallow_clone())
             })
             .collect()
+    }
+
+    /// How many numbers all layers put out for one image: what a batch takes up in memory.
+    fn activations(&self) -> usize {
+        let outputs = self.layers().iter().map(|layer| &layer.output_shape);
+        outputs
+            .map(|shape| shape.iter().product::<i64>() as usize)
+            .sum()
     }
 
     /// The table of layers that Keras prints: shown as the last value of a cell.

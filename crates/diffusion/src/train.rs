@@ -1,219 +1,52 @@
 //! Training: one loop, for any model and any objective.
 
 mod adam;
+mod config;
 mod history;
+mod learner;
+mod objective;
 
-use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
+use crate::crew::{Crew, hands, with_crew};
 use crate::data::Split;
-use crate::metrics::{binary_cross_entropy, noisy_batches, psnr};
+use crate::memory::check_memory;
 use crate::model::Model;
-use crate::noise::{check_level, corrupt, noise_of};
+use crate::precision::Precision;
 use crate::rng::Rng;
 
 use adam::Adam;
+pub use config::{FitConfig, Keep, Noise};
 pub use history::{Epoch, History, PrintLines};
+use learner::{Answer, Job, Learner};
+pub use objective::{Denoising, Objective, Validation};
 
-/// Settings of [`fit`]. A cell states only what differs from the defaults.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FitConfig {
-    /// How many times to go through the images (default 1).
-    pub epochs: usize,
-    /// How many images to learn from at once (default 128).
-    pub batch_size: usize,
-    /// Adam's step size (default 1e-3).
-    pub learning_rate: f64,
-    /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5).
-    pub noise: f64,
-    /// Whether each epoch draws its noise anew (default [`Noise::Fresh`]).
-    pub draw: Noise,
-    /// How many images, the last of the split, to hold out and judge by after each epoch; 0 for
-    /// none (default 5,000).
-    pub validation: usize,
-    /// Which weights to end with (default [`Keep::Last`]).
-    pub keep: Keep,
-    /// In which precision to compute (default: [`Precision::of_this_cpu`]).
-    pub precision: Precision,
-    /// The seed of the order of the images and of their noise (default 42). Who trains on with a
-    /// second `fit` gives it another seed, else the same noise comes again.
-    pub seed: u64,
-    /// Whether to print nothing (default false: a line for each epoch).
-    pub quiet: bool,
-}
+/// How many held-out images a thread judges at once.
+const VALIDATION_BATCH: usize = 250;
 
-impl Default for FitConfig {
-    fn default() -> FitConfig {
-        FitConfig {
-            epochs: 1,
-            batch_size: 128,
-            learning_rate: 1e-3,
-            noise: 0.5,
-            draw: Noise::Fresh,
-            validation: 5_000,
-            keep: Keep::Last,
-            precision: Precision::of_this_cpu(),
-            seed: 42,
-            quiet: false,
-        }
-    }
-}
-
-/// Whether each epoch draws its noise anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noise {
-    /// Each epoch draws new noise, so the network never sees a noisy image twice and cannot
-    /// learn noise by heart. The default: it costs nothing and generalises better.
-    Fresh,
-    /// Each image keeps its noise in all epochs, as when the noisy images are made once before training.
-    Fixed,
-}
-
-/// Which weights a training ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Those after the last epoch.
-    Last,
-    /// Those of the epoch with the lowest validation loss.
-    Best,
-}
-
-/// The precision in which a network computes while it learns. Its weights are `float32` in either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// Everything in `float32`.
-    Float32,
-    /// Layers compute in `bfloat16` (8 significant bits), the loss and the weights' updates in
-    /// `float32`: about twice as fast where the CPU has instructions for it.
-    Mixed,
-}
-
-impl Precision {
-    /// Mixed where the CPU computes in `bfloat16` itself, `float32` elsewhere.
-    pub fn of_this_cpu() -> Precision {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx512bf16") {
-            return Precision::Mixed;
-        }
-        Precision::Float32
-    }
-
-    /// The kind of tensor that a network gets in this precision.
-    pub(crate) fn kind(self) -> Kind {
-        match self {
-            Precision::Float32 => Kind::Float,
-            Precision::Mixed => Kind::BFloat16,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::Float32 => "float32",
-            Precision::Mixed => "mixed bfloat16 and float32",
-        })
-    }
-}
-
-/// What a training aims at: how far off a batch is, and how good the model is on images it has not seen.
-pub trait Objective<M> {
-    /// The loss of a batch, a tensor of one number that gradients can flow back from.
-    ///
-    /// # Errors
-    /// When the model's output and the data do not fit each other.
-    fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor>;
-
-    /// Loss and score on held-out images.
-    ///
-    /// # Errors
-    /// When the score cannot be computed.
-    fn validate(&self, model: &M, held_out: &Split) -> Result<Validation>;
-}
-
-/// How good a model is on images it has not seen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Validation {
-    /// The loss, as in training: nats a pixel.
-    pub loss: f64,
-    /// Mean peak signal-to-noise ratio in decibels.
-    pub psnr: f64,
-}
-
-/// The lesson's objective: from a noisy image to the original, judged by binary cross-entropy.
-#[derive(Clone, Debug)]
-pub struct Denoising {
-    noise: f64,
-    draw: Noise,
-    seed: u64,
-    precision: Precision,
-}
-
-impl Denoising {
-    /// The objective of a [`fit`] with these settings.
-    ///
-    /// # Errors
-    /// A noise level that is negative or no number.
-    pub fn of(config: &FitConfig) -> Result<Denoising> {
-        check_level(config.noise)?;
-        Ok(Denoising {
-            noise: config.noise,
-            draw: config.draw,
-            seed: config.seed,
-            precision: config.precision,
-        })
-    }
-}
-
-impl<M: Model> Objective<M> for Denoising {
-    fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {
-        let clean = data.gather(batch);
-        let epoch = if self.draw == Noise::Fresh { epoch } else { 0 };
-        let noisy = corrupt(&clean, &noise_of(self.seed, epoch, batch), self.noise);
-        let logits = model
-            .forward(&noisy.to_kind(self.precision.kind()))
-            .to_kind(Kind::Float);
-        binary_cross_entropy(&logits, &clean)
-    }
-
-    fn validate(&self, model: &M, held_out: &Split) -> Result<Validation> {
-        let (mut loss, mut score) = (0.0, 0.0);
-        for (clean, noisy) in noisy_batches(held_out, self.noise) {
-            let logits = model.forward(&noisy);
-            let images = clean.size()[0] as f64;
-            loss += binary_cross_entropy(&logits, &clean)?.double_value(&[]) * images;
-            score += psnr(&clean, &logits.sigmoid())?.sum();
-        }
-        let images = held_out.len() as f64;
-        Ok(Validation {
-            loss: loss / images,
-            psnr: score / images,
-        })
-    }
-}
-
-/// Watches a training and may end it: `ControlFlow::Break` stops it after the current batch.
-pub trait Observer {
+/// Watches a training of a model `M` and may end it: `ControlFlow::Break` stops it after the current
+/// batch. It sees the model as it is then, and may try it out.
+pub trait Observer<M> {
     /// Called once, before the first batch.
     fn start(&mut self, _plan: &Plan) {}
 
     /// Called after every batch with its number, counted from 1 over all epochs, and its loss.
-    fn batch(&mut self, _plan: &Plan, _batch: usize, _loss: f64) -> ControlFlow<()> {
+    fn batch(&mut self, _plan: &Plan, _model: &M, _batch: usize, _loss: f64) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
     /// Called after every epoch, validation included.
-    fn epoch(&mut self, _plan: &Plan, _epoch: &Epoch) -> ControlFlow<()> {
+    fn epoch(&mut self, _plan: &Plan, _model: &M, _epoch: &Epoch) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
 
 /// Watches in silence.
-impl Observer for () {}
+impl<M> Observer<M> for () {}
 
 /// How much work a training is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +93,10 @@ pub fn fit<M: Model>(model: &mut M, data: &Split, config: &FitConfig) -> Result<
 
 /// The training loop: [`fit`] with an objective and an observer of one's own.
 ///
+/// Each thread computes the loss and the gradients of a part of the batch; the optimizer adds them
+/// up. In [`Precision::Mixed`] the threads work with a `bfloat16` copy of the weights, which the
+/// optimizer writes anew at every step from the `float32` weights that it keeps.
+///
 /// # Errors
 /// As [`fit`].
 pub fn fit_with<M: Model>(
@@ -267,9 +104,9 @@ pub fn fit_with<M: Model>(
     data: &Split,
     objective: &impl Objective<M>,
     config: &FitConfig,
-    observer: &mut impl Observer,
+    observer: &mut impl Observer<M>,
 ) -> Result<History> {
-    check(config, data)?;
+    config::check(config, data)?;
     let (train, held_out) = match config.validation {
         0 => (data.shallow_clone(), None),
         n => data
@@ -287,96 +124,145 @@ pub fn fit_with<M: Model>(
         config.batch_size,
         train.len(),
     );
-    let plan = Plan {
-        epochs: config.epochs,
-        batches: train.len().div_ceil(config.batch_size),
-        images: train.len(),
-        validation: config.validation,
-        precision: config.precision,
+    let kind = config.precision.kind();
+    check_memory(config.batch_size, model.activations(), kind)?;
+    let replica = model.replica(kind);
+    let copies = match kind {
+        Kind::Float => vec![],
+        _ => replica.trainable_weights(),
     };
-    let mut adam = Adam::new(weights, config.learning_rate);
-    let first = adam.copy_weights();
-    let mut history = History::new(plan);
-    let mut best: Option<(f64, Vec<Tensor>)> = None;
-    observer.start(&plan);
-    for epoch in 0..config.epochs {
-        let started = Instant::now();
-        let order = Rng::stream(config.seed, &[epoch as u64]).permutation(train.len());
-        let (mut sum, mut flow) = (0.0, ControlFlow::Continue(()));
-        let mut seen = 0;
-        for batch in order.chunks(config.batch_size) {
-            let gradient = objective.loss(model, &train, batch, epoch as u64)?;
-            let loss = gradient.double_value(&[]);
-            if !loss.is_finite() {
-                // A network is never left in ruins: it gets back its best weights, or its first.
-                adam.restore_weights(best.as_ref().map_or(&first, |(_, weights)| weights));
-                bail!(
-                    "the loss is {loss} after {} batches: training has diverged; try a learning rate below {}",
-                    history.batch_losses.len() + 1,
-                    config.learning_rate,
-                );
+    let learner = |_| Learner::new(replica.replica(kind), &train, held_out.as_ref());
+    let learners: Vec<Learner<M>> = (0..hands(config.threads)).map(learner).collect();
+    let training = Training {
+        plan: Plan {
+            epochs: config.epochs,
+            batches: train.len().div_ceil(config.batch_size),
+            images: train.len(),
+            validation: config.validation,
+            precision: config.precision,
+        },
+        hands: learners.len(),
+        config,
+    };
+    with_crew(
+        learners,
+        config.threads,
+        |learner, job| learner.answer(objective, job),
+        |crew| {
+            let adam = Adam::new(weights, copies, config.learning_rate, config.threads);
+            training.run(model, crew, adam, observer)
+        },
+    )
+}
+
+/// What stays the same while a training runs.
+struct Training<'a> {
+    plan: Plan,
+    hands: usize,
+    config: &'a FitConfig,
+}
+
+type Workers = Crew<Job, Result<Answer>>;
+
+impl Training<'_> {
+    fn run<M>(
+        &self,
+        model: &M,
+        crew: &Workers,
+        mut adam: Adam,
+        observer: &mut impl Observer<M>,
+    ) -> Result<History> {
+        let (config, plan) = (self.config, &self.plan);
+        let first = adam.copy_weights();
+        let mut history = History::new(*plan);
+        let mut best: Option<(f64, Vec<Tensor>)> = None;
+        observer.start(plan);
+        for epoch in 0..config.epochs {
+            let started = Instant::now();
+            let order = Rng::stream(config.seed, &[epoch as u64]).permutation(plan.images);
+            let (mut sum, mut flow) = (0.0, ControlFlow::Continue(()));
+            let mut seen = 0;
+            for batch in order.chunks(config.batch_size) {
+                let (loss, gradients) = self.learn(crew, batch, epoch as u64)?;
+                if !loss.is_finite() {
+                    // A network is never left in ruins: it gets back its best weights, or its first.
+                    adam.restore_weights(best.as_ref().map_or(&first, |(_, weights)| weights));
+                    bail!(
+                        "the loss is {loss} after {} batches: training has diverged; try a learning rate below {}",
+                        history.batch_losses.len() + 1,
+                        config.learning_rate,
+                    );
+                }
+                adam.step(&gradients);
+                sum += loss * batch.len() as f64;
+                seen += batch.len();
+                history.batch_losses.push(loss);
+                flow = observer.batch(plan, model, history.batch_losses.len(), loss);
+                if flow.is_break() {
+                    break;
+                }
             }
-            adam.step(&gradient);
-            sum += loss * batch.len() as f64;
-            seen += batch.len();
-            history.batch_losses.push(loss);
-            flow = observer.batch(&plan, history.batch_losses.len(), loss);
-            if flow.is_break() {
+            let epoch = Epoch {
+                number: epoch + 1,
+                loss: sum / seen as f64,
+                validation: self.validate(crew)?,
+                seconds: started.elapsed().as_secs_f64(),
+            };
+            if let (Keep::Best, Some(now)) = (config.keep, epoch.validation)
+                && best.as_ref().is_none_or(|(loss, _)| now.loss < *loss)
+            {
+                best = Some((now.loss, adam.copy_weights()));
+            }
+            let told = observer.epoch(plan, model, &epoch);
+            history.epochs.push(epoch);
+            if flow.is_break() || told.is_break() {
+                history.stopped = true;
                 break;
             }
         }
-        let validation = match &held_out {
-            Some(images) => Some(tch::no_grad(|| objective.validate(model, images))?),
-            None => None,
-        };
-        let number = epoch + 1;
-        let epoch = Epoch {
-            number,
-            loss: sum / seen as f64,
-            validation,
-            seconds: started.elapsed().as_secs_f64(),
-        };
-        if let (Keep::Best, Some(now)) = (config.keep, validation)
-            && best.as_ref().is_none_or(|(loss, _)| now.loss < *loss)
-        {
-            best = Some((now.loss, adam.copy_weights()));
+        if let Some((_, weights)) = best {
+            adam.restore_weights(&weights);
         }
-        let told = observer.epoch(&plan, &epoch);
-        history.epochs.push(epoch);
-        if flow.is_break() || told.is_break() {
-            history.stopped = true;
-            break;
-        }
+        Ok(history)
     }
-    if let Some((_, weights)) = best {
-        adam.restore_weights(&weights);
-    }
-    Ok(history)
-}
 
-fn check(config: &FitConfig, data: &Split) -> Result<()> {
-    ensure!(
-        config.epochs >= 1,
-        "the number of epochs is 0; expected at least 1"
-    );
-    ensure!(
-        config.batch_size >= 1,
-        "the batch size is 0; expected at least 1 (128 is usual)"
-    );
-    ensure!(
-        config.learning_rate.is_finite() && config.learning_rate > 0.0,
-        "the learning rate is {}; expected a number above 0 (0.001 is usual)",
-        config.learning_rate,
-    );
-    ensure!(
-        config.validation < data.len(),
-        "cannot hold out {} of {} images; expected fewer (the setting `validation`)",
-        config.validation,
-        data.len(),
-    );
-    ensure!(
-        config.keep == Keep::Last || config.validation > 0,
-        "Keep::Best needs held-out images to choose by; expected `validation` above 0"
-    );
-    Ok(())
+    /// The mean loss of a batch, and from each thread the gradients of its part.
+    fn learn(&self, crew: &Workers, batch: &[i64], epoch: u64) -> Result<(f64, Vec<Vec<Tensor>>)> {
+        let parts = batch.chunks(batch.len().div_ceil(self.hands));
+        let answers = crew.work(parts.map(|part| Job::Learn {
+            batch: part.to_vec(),
+            share: part.len() as f64 / batch.len() as f64,
+            epoch,
+        }))?;
+        let (mut loss, mut gradients) = (0.0, Vec::with_capacity(answers.len()));
+        for answer in answers {
+            let answer = answer?;
+            loss += answer.loss;
+            gradients.push(answer.gradients);
+        }
+        Ok((loss, gradients))
+    }
+
+    /// Mean loss and score over all held-out images, if there are any.
+    fn validate(&self, crew: &Workers) -> Result<Option<Validation>> {
+        let held_out: Vec<i64> = (0..self.plan.validation as i64).collect();
+        if held_out.is_empty() {
+            return Ok(None);
+        }
+        let (mut loss, mut psnr) = (0.0, 0.0);
+        let batches: Vec<&[i64]> = held_out.chunks(VALIDATION_BATCH).collect();
+        for turn in batches.chunks(self.hands) {
+            let answers = crew.work(turn.iter().map(|batch| Job::Judge(batch.to_vec())))?;
+            for (answer, batch) in answers.into_iter().zip(turn) {
+                let answer = answer?;
+                loss += answer.loss * batch.len() as f64;
+                psnr += answer.psnr * batch.len() as f64;
+            }
+        }
+        let images = held_out.len() as f64;
+        Ok(Some(Validation {
+            loss: loss / images,
+            psnr: psnr / images,
+        }))
+    }
 }

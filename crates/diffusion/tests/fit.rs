@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::ops::ControlFlow;
+use std::sync::Mutex;
 
 use diffusion::prelude::*;
 use diffusion::train::{Objective, Observer, Plan, Validation, fit_with};
@@ -97,8 +98,8 @@ fn fixed_noise_repeats_and_fresh_noise_does_not() {
 /// Ends a training after some batches.
 struct StopAfter(usize);
 
-impl Observer for StopAfter {
-    fn batch(&mut self, _: &Plan, batch: usize, _: f64) -> ControlFlow<()> {
+impl<M> Observer<M> for StopAfter {
+    fn batch(&mut self, _: &Plan, _: &M, batch: usize, _: f64) -> ControlFlow<()> {
         if batch == self.0 {
             ControlFlow::Break(())
         } else {
@@ -108,7 +109,7 @@ impl Observer for StopAfter {
 }
 
 /// Judges by a list of losses made up beforehand, one after the other.
-struct Judged(std::cell::RefCell<Vec<f64>>);
+struct Judged(Mutex<Vec<f64>>);
 
 impl Objective<Cnn> for Judged {
     fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
@@ -116,9 +117,9 @@ impl Objective<Cnn> for Judged {
         binary_cross_entropy(&model.forward(&images), &images)
     }
 
-    fn validate(&self, _: &Cnn, _: &Split) -> Result<Validation> {
+    fn validate(&self, _: &Cnn, _: &Split, _: &[i64]) -> Result<Validation> {
         Ok(Validation {
-            loss: self.0.borrow_mut().remove(0),
+            loss: self.0.lock().unwrap().remove(0),
             psnr: 0.0,
         })
     }

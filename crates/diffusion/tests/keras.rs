@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::sync::Mutex;
+
 use common::{golden, hashed, images, numbers};
 use diffusion::prelude::*;
 use diffusion::train::{Objective, Validation, fit_with};
@@ -117,7 +119,8 @@ fn with_the_same_weights_outputs_and_loss_agree() {
         ),
     ] {
         let cnn = network(&golden, factor);
-        let difference = largest_difference(&cnn.denoise(&noisy).unwrap(), output);
+        let difference =
+            largest_difference(&cnn.denoise_in(Precision::Float32, &noisy).unwrap(), output);
         assert!(
             difference < 1e-5,
             "outputs differ by {difference:e} at factor {factor}"
@@ -130,7 +133,7 @@ fn with_the_same_weights_outputs_and_loss_agree() {
             "loss {ours} at factor {factor}"
         );
         // In double precision nothing but the formula is left to differ.
-        let wide = cnn.denoise(&noisy.to_kind(Kind::Double)).unwrap();
+        let wide = cnn.forward(&noisy.to_kind(Kind::Double)).sigmoid();
         let difference = largest_difference(&wide, output);
         assert!(
             difference < 1e-7,
@@ -144,26 +147,22 @@ fn mixed_precision_stays_within_two_hundredths() {
     let golden = golden("keras_golden");
     let (_, noisy) = images(&golden);
     let cnn = network(&golden, golden["strong"]["factor"].as_f64().unwrap());
-    let mixed = cnn
-        .forward(&noisy.to_kind(Kind::BFloat16))
-        .to_kind(Kind::Float)
-        .sigmoid();
+    let mixed = cnn.denoise_in(Precision::Mixed, &noisy).unwrap();
     let difference = largest_difference(&mixed, &golden["strong"]["output"]);
     assert!(difference < 0.02, "outputs differ by {difference}");
 }
 
 /// Always the same four images: what `train_on_batch` does.
-struct OneBatch {
-    clean: Tensor,
-    noisy: Tensor,
-}
+struct OneBatch(Mutex<(Tensor, Tensor)>);
 
 impl Objective<Cnn> for OneBatch {
     fn loss(&self, model: &Cnn, _: &Split, _: &[i64], _: u64) -> Result<Tensor> {
-        binary_cross_entropy(&model.forward(&self.noisy), &self.clean)
+        let images = self.0.lock().unwrap();
+        let (clean, noisy) = &*images;
+        binary_cross_entropy(&model.forward(noisy), clean)
     }
 
-    fn validate(&self, _: &Cnn, _: &Split) -> Result<Validation> {
+    fn validate(&self, _: &Cnn, _: &Split, _: &[i64]) -> Result<Validation> {
         bail!("nothing is held out here")
     }
 }
@@ -173,11 +172,10 @@ fn adam_moves_the_weights_as_keras_does() {
     let golden = golden("keras_golden");
     let (clean, noisy) = images(&golden);
     // Gradients in float64 from the same float32 weights, as in Keras's float64 run.
-    let objective = OneBatch {
-        clean: clean.to_kind(Kind::Double),
-        noisy: noisy.to_kind(Kind::Double),
-    };
-    let test = Mnist::load().unwrap().test;
+    let wide = |images: &Tensor| images.to_kind(Kind::Double);
+    let objective = OneBatch(Mutex::new((wide(&clean), wide(&noisy))));
+    // Four images in one batch: as many epochs as steps.
+    let test = Mnist::load().unwrap().test.hold_out(4).unwrap().1;
     for steps in [1usize, 3] {
         let mut cnn = network(&golden, 1.0);
         let before: Vec<Tensor> = cnn
@@ -188,6 +186,7 @@ fn adam_moves_the_weights_as_keras_does() {
         let config = FitConfig {
             epochs: steps,
             batch_size: test.len(),
+            precision: Precision::Float32,
             validation: 0,
             ..Default::default()
         };

@@ -14,7 +14,7 @@ use crate::parts::{Finding, Options};
 use crate::tools;
 
 /// Large pages for what libtorch allocates: training is up to a fifth faster.
-const ALLOCATOR: &str = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=8000000000:glibc.malloc.mmap_threshold=33554432";
+const ALLOCATOR: &str = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=8000000000:glibc.malloc.mmap_threshold=33554432:glibc.malloc.arena_max=1";
 
 /// The environment that kernels run in and that the warm build directory is compiled in: both must
 /// see the same, or cargo compiles everything again.

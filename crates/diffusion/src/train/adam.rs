@@ -1,6 +1,6 @@
 //! Adam, to the letter as Keras computes it.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 const BETA_1: f32 = 0.9;
 const BETA_2: f32 = 0.999;
@@ -9,50 +9,69 @@ const BETA_2: f32 = 0.999;
 const EPSILON: f32 = 1e-7;
 /// Below this many numbers a thread costs more than it saves.
 const NUMBERS_A_THREAD: usize = 1 << 18;
+/// How many numbers are worked on at once: few enough to stay in the core's own cache.
+const BLOCK: usize = 2048;
 
 /// The optimizer's state: two moments for each weight that is trained, and none for others.
 pub(super) struct Adam {
     weights: Vec<Tensor>,
+    /// What the network computes with where that is not the weights themselves: the same in `bfloat16`.
+    copies: Vec<Tensor>,
     moments: Vec<(Vec<f32>, Vec<f32>)>,
     learning_rate: f64,
+    threads: usize,
     steps: i32,
 }
 
 impl Adam {
-    /// Weights must be contiguous `float32` tensors that require gradients.
-    pub(super) fn new(weights: Vec<Tensor>, learning_rate: f64) -> Adam {
+    /// Weights must be contiguous `float32` tensors; `copies` is empty, or holds a contiguous
+    /// `bfloat16` tensor for each weight, which every step writes anew.
+    pub(super) fn new(
+        weights: Vec<Tensor>,
+        copies: Vec<Tensor>,
+        learning_rate: f64,
+        threads: usize,
+    ) -> Adam {
         let zeros = |weight: &Tensor| (vec![0.0; weight.numel()], vec![0.0; weight.numel()]);
         let moments = weights.iter().map(zeros).collect();
         Adam {
             weights,
+            copies,
             moments,
             learning_rate,
+            threads,
             steps: 0,
         }
     }
 
-    /// One step down the gradient of `loss`.
-    pub(super) fn step(&mut self, loss: &Tensor) {
-        let gradients = Tensor::run_backward(&[loss], &self.weights, false, false);
+    /// One step down the sum of these gradients: from each thread one for each weight, of the
+    /// weight's shape, in `float32` or `bfloat16`.
+    pub(super) fn step(&mut self, gradients: &[Vec<Tensor>]) {
         self.steps += 1;
         // Kingma & Ba 2015, end of section 2: the bias corrections folded into the step size.
         let (beta_1, beta_2) = (f64::from(BETA_1), f64::from(BETA_2));
         let correction = (1.0 - beta_2.powi(self.steps)).sqrt() / (1.0 - beta_1.powi(self.steps));
         let alpha = (self.learning_rate * correction) as f32;
-        for ((weight, gradient), (m, v)) in
-            self.weights.iter().zip(&gradients).zip(&mut self.moments)
-        {
-            let gradient = gradient.contiguous();
-            // SAFETY: both tensors are contiguous float32 on the CPU with `m.len()` numbers, live
-            // until the end of this block, and nobody else touches them: the weights are borrowed
-            // by the training, the gradients are ours alone.
-            let (weight, gradient) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(weight.data_ptr().cast::<f32>(), m.len()),
-                    std::slice::from_raw_parts(gradient.data_ptr().cast::<f32>(), m.len()),
-                )
+        for (at, (weight, (m, v))) in self.weights.iter().zip(&mut self.moments).enumerate() {
+            let parts: Vec<Tensor> = gradients.iter().map(|part| part[at].contiguous()).collect();
+            // SAFETY: all these tensors are contiguous on the CPU with `m.len()` numbers of the kind
+            // that is asked for, live until the end of this block, and nobody else touches them: the
+            // threads that read weights and copies wait for their next job.
+            let numbers = unsafe {
+                Numbers {
+                    weight: std::slice::from_raw_parts_mut(weight.data_ptr().cast(), m.len()),
+                    copy: match self.copies.get(at) {
+                        Some(copy) => {
+                            std::slice::from_raw_parts_mut(copy.data_ptr().cast(), m.len())
+                        }
+                        None => &mut [],
+                    },
+                    gradients: parts.iter().map(|part| Gradient::of(part)).collect(),
+                    m,
+                    v,
+                }
             };
-            update(weight, gradient, m, v, alpha);
+            numbers.update(alpha, self.threads);
         }
     }
 
@@ -73,31 +92,160 @@ impl Adam {
     }
 }
 
-/// Updates the numbers of one weight, in one pass over memory, large ones on several threads.
-fn update(weight: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], alpha: f32) {
-    let threads =
-        (weight.len() / NUMBERS_A_THREAD).clamp(1, tch::get_num_threads().max(1) as usize);
-    let size = weight.len().div_ceil(threads).max(1);
-    let mut parts = weight
-        .chunks_mut(size)
-        .zip(gradient.chunks(size))
-        .zip(m.chunks_mut(size))
-        .zip(v.chunks_mut(size));
-    std::thread::scope(|scope| {
-        let first = parts.next();
-        for (((weight, gradient), m), v) in parts {
-            scope.spawn(move || update_part(weight, gradient, m, v, alpha));
-        }
-        if let Some((((weight, gradient), m), v)) = first {
-            update_part(weight, gradient, m, v, alpha);
-        }
-    });
+/// The numbers of one weight and all that belongs to them.
+struct Numbers<'a> {
+    weight: &'a mut [f32],
+    /// `bfloat16` bits, or nothing.
+    copy: &'a mut [u16],
+    gradients: Vec<Gradient<'a>>,
+    m: &'a mut [f32],
+    v: &'a mut [f32],
 }
 
-fn update_part(weight: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], alpha: f32) {
-    for (((w, &g), m), v) in weight.iter_mut().zip(gradient).zip(m).zip(v) {
-        *m += (g - *m) * (1.0 - BETA_1);
-        *v += (g * g - *v) * (1.0 - BETA_2);
-        *w -= alpha * *m / (v.sqrt() + EPSILON);
+/// One thread's gradient of a weight.
+#[derive(Clone, Copy)]
+enum Gradient<'a> {
+    Float(&'a [f32]),
+    /// The upper half of a `float32`'s bits.
+    BFloat16(&'a [u16]),
+}
+
+impl<'a> Gradient<'a> {
+    /// # Safety
+    /// The tensor must be contiguous, on the CPU, `float32` or `bfloat16`, and stay untouched for `'a`.
+    unsafe fn of(tensor: &'a Tensor) -> Gradient<'a> {
+        let (at, len) = (tensor.data_ptr(), tensor.numel());
+        // SAFETY: as the caller promises.
+        unsafe {
+            match tensor.kind() {
+                Kind::BFloat16 => Gradient::BFloat16(std::slice::from_raw_parts(at.cast(), len)),
+                _ => Gradient::Float(std::slice::from_raw_parts(at.cast(), len)),
+            }
+        }
+    }
+
+    fn split_at(self, at: usize) -> (Gradient<'a>, Gradient<'a>) {
+        match self {
+            Gradient::Float(all) => {
+                let (left, right) = all.split_at(at);
+                (Gradient::Float(left), Gradient::Float(right))
+            }
+            Gradient::BFloat16(all) => {
+                let (left, right) = all.split_at(at);
+                (Gradient::BFloat16(left), Gradient::BFloat16(right))
+            }
+        }
+    }
+
+    fn add_to(self, sum: &mut [f32]) {
+        match self {
+            Gradient::Float(part) => sum.iter_mut().zip(part).for_each(|(sum, g)| *sum += g),
+            Gradient::BFloat16(part) => sum
+                .iter_mut()
+                .zip(part)
+                .for_each(|(sum, &g)| *sum += f32::from_bits(u32::from(g) << 16)),
+        }
+    }
+}
+
+impl Numbers<'_> {
+    /// Updates in one pass over memory, large weights on several threads.
+    fn update(self, alpha: f32, threads: usize) {
+        let threads = (self.weight.len() / NUMBERS_A_THREAD).clamp(1, threads.max(1));
+        let size = self.weight.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let mut rest = self;
+            while rest.weight.len() > size {
+                let (part, others) = rest.split_at(size);
+                scope.spawn(move || part.update_blocks(alpha));
+                rest = others;
+            }
+            rest.update_blocks(alpha);
+        });
+    }
+
+    fn split_at(self, at: usize) -> (Self, Self) {
+        let (weight, weights) = self.weight.split_at_mut(at);
+        let (copy, copies) = self.copy.split_at_mut(at.min(self.copy.len()));
+        let (gradient, gradients) = self.gradients.iter().map(|all| all.split_at(at)).unzip();
+        let (m, ms) = self.m.split_at_mut(at);
+        let (v, vs) = self.v.split_at_mut(at);
+        let part = |weight, copy, gradients, m, v| Numbers {
+            weight,
+            copy,
+            gradients,
+            m,
+            v,
+        };
+        (
+            part(weight, copy, gradient, m, v),
+            part(weights, copies, gradients, ms, vs),
+        )
+    }
+
+    fn update_blocks(self, alpha: f32) {
+        let mut rest = self;
+        let mut sum = [0.0; BLOCK];
+        while !rest.weight.is_empty() {
+            let size = BLOCK.min(rest.weight.len());
+            let (block, others) = rest.split_at(size);
+            let gradient = &mut sum[..block.weight.len()];
+            gradient.fill(0.0);
+            for part in &block.gradients {
+                part.add_to(gradient);
+            }
+            let moments = block.m.iter_mut().zip(block.v.iter_mut());
+            for ((w, &g), (m, v)) in block.weight.iter_mut().zip(&*gradient).zip(moments) {
+                *m += (g - *m) * (1.0 - BETA_1);
+                *v += (g * g - *v) * (1.0 - BETA_2);
+                *w -= alpha * *m / (v.sqrt() + EPSILON);
+            }
+            for (copy, w) in block.copy.iter_mut().zip(&*block.weight) {
+                *copy = bfloat16(*w);
+            }
+            rest = others;
+        }
+    }
+}
+
+/// The bits of the nearest `bfloat16`, ties to even.
+fn bfloat16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_to_bfloat16_as_libtorch_rounds_them() {
+        let numbers: Vec<f32> = (-40_000..40_000).map(|n| n as f32 * 1.000_37e-3).collect();
+        let rounded = Tensor::from_slice(&numbers).to_kind(Kind::BFloat16);
+        // SAFETY: a contiguous tensor of as many 16-bit numbers, which lives to the end of the test.
+        let theirs: &[u16] =
+            unsafe { std::slice::from_raw_parts(rounded.data_ptr().cast(), numbers.len()) };
+        let ours: Vec<u16> = numbers.iter().map(|&x| bfloat16(x)).collect();
+        assert_eq!(ours, theirs);
+    }
+
+    #[test]
+    fn gradients_of_several_threads_add_up_and_the_copy_follows() {
+        // Large enough for two threads and a last block that is not full.
+        let size = 2 * NUMBERS_A_THREAD as i64 + 77;
+        let random = || Tensor::randn([size], (Kind::Float, tch::Device::Cpu));
+        let (weight, gradient, other) = (random(), random(), random());
+        let (alone, together) = (weight.copy(), weight.copy());
+        let copy = weight.to_kind(Kind::BFloat16);
+        let mut one = Adam::new(vec![alone.shallow_clone()], vec![], 0.01, 1);
+        let copies = vec![copy.shallow_clone()];
+        let mut two = Adam::new(vec![together.shallow_clone()], copies, 0.01, 2);
+        for _ in 0..3 {
+            one.step(&[vec![&gradient + &other]]);
+            two.step(&[vec![gradient.shallow_clone()], vec![other.shallow_clone()]]);
+        }
+        assert_eq!(alone, together);
+        assert_eq!(copy, together.to_kind(Kind::BFloat16));
+        assert_ne!(together, weight);
     }
 }

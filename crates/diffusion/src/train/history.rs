@@ -147,7 +147,7 @@ impl PrintLines {
     }
 }
 
-impl Observer for PrintLines {
+impl<M> Observer<M> for PrintLines {
     fn start(&mut self, plan: &Plan) {
         self.started = Instant::now();
         println!(
@@ -158,7 +158,7 @@ impl Observer for PrintLines {
         );
     }
 
-    fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()> {
+    fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
         if batch == WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
             println!(
                 "About {:.0} s to go; the loss is {loss:.4} by now.",
@@ -168,7 +168,7 @@ impl Observer for PrintLines {
         ControlFlow::Continue(())
     }
 
-    fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()> {
+    fn epoch(&mut self, plan: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
         let left = self.seconds_left(plan, epoch.number * plan.batches);
         let left = if epoch.number < plan.epochs {
             format!("  ({left:.0} s to go)")

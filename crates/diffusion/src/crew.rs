@@ -1,0 +1,165 @@
+//! All cores at work: a crew of threads that each take a part of every batch.
+//!
+//! libtorch's own way is to cut every single operation into parts, one for each thread, which then
+//! wait for each other: a few hundred times in a training step. Here each thread computes a part of the
+//! batch from the first layer to the last by itself, and they meet once a step. On two cores that
+//! is about a tenth faster, and it does not suffer when another program takes one of the cores.
+
+use std::num::NonZero;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{available_parallelism, scope};
+
+use anyhow::{Context, Result, ensure};
+use tch::Tensor;
+
+/// More hands than this gain nothing: their parts of a batch become too small. On larger machines
+/// each of them uses several of libtorch's threads instead.
+const MOST_HANDS: usize = 8;
+
+/// How many threads this process may use: the cores that the system grants it (a container's share
+/// counts), or what `OMP_NUM_THREADS` says, whichever is less.
+pub fn threads() -> usize {
+    let granted = available_parallelism().map_or(1, NonZero::get);
+    let asked = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    granted.min(asked).max(1)
+}
+
+/// Is this a number of threads that makes sense here?
+pub(crate) fn check_threads(count: usize) -> Result<()> {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    ensure!(
+        (1..=cores).contains(&count),
+        "the number of threads is {count}; expected 1 to {cores}, the cores that this program may use"
+    );
+    Ok(())
+}
+
+/// How many hands `threads` threads make.
+pub(crate) fn hands(threads: usize) -> usize {
+    threads.clamp(1, MOST_HANDS)
+}
+
+/// Threads at work; made by [`with_crew`].
+pub(crate) struct Crew<J, T> {
+    lines: Vec<(Sender<J>, Receiver<T>)>,
+}
+
+impl<J, T> Crew<J, T> {
+    /// Gives one job to each of the first hands and waits for their answers, in the same order.
+    ///
+    /// # Errors
+    /// When a thread has ended, which it does by a panic only.
+    pub(crate) fn work(&self, jobs: impl IntoIterator<Item = J>) -> Result<Vec<T>> {
+        let ended = "a thread of this computation has ended";
+        let mut busy = Vec::with_capacity(self.lines.len());
+        for (job, (jobs, answers)) in jobs.into_iter().zip(&self.lines) {
+            jobs.send(job).ok().context(ended)?;
+            busy.push(answers);
+        }
+        busy.into_iter()
+            .map(|answers| answers.recv().context(ended))
+            .collect()
+    }
+}
+
+/// Runs `lead` with a crew of as many threads as there are `states`. Each owns its state, answers
+/// jobs by `work`, and computes with its share of `threads`. All have ended when this returns.
+pub(crate) fn with_crew<S: Send, J: Send, T: Send, R>(
+    states: Vec<S>,
+    threads: usize,
+    work: impl Fn(&mut S, J) -> T + Sync,
+    lead: impl FnOnce(&Crew<J, T>) -> R,
+) -> R {
+    let share = (threads / states.len().max(1)).max(1) as i32;
+    let before = tch::get_num_threads();
+    scope(|scope| {
+        let (ready, all_ready) = channel();
+        let hire = |mut state| {
+            let (give, jobs) = channel::<J>();
+            let (answer, answers) = channel::<T>();
+            let (ready, work) = (ready.clone(), &work);
+            scope.spawn(move || {
+                // The number of threads is both a thread's own and a default for threads to come. The
+                // first question makes this thread take that default, so that it will not later.
+                tch::get_num_threads();
+                tch::set_num_threads(share);
+                ready.send(()).ok();
+                for job in jobs {
+                    if answer.send(work(&mut state, job)).is_err() {
+                        break;
+                    }
+                }
+            });
+            (give, answers)
+        };
+        let lines: Vec<_> = states.into_iter().map(hire).collect();
+        all_ready.iter().take(lines.len()).for_each(drop);
+        tch::set_num_threads(before);
+        lead(&Crew { lines })
+    })
+}
+
+/// `f` of a tensor's rows, a batch at a time on all cores, joined again in order. Nothing is
+/// remembered for training.
+pub(crate) fn map_batches<S: Send>(
+    x: &Tensor,
+    batch: i64,
+    mut state: impl FnMut() -> S,
+    f: impl Fn(&S, &Tensor) -> Tensor + Sync,
+) -> Result<Tensor> {
+    let threads = threads();
+    let batches = x.split(batch, 0);
+    let hands = hands(threads).min(batches.len());
+    if hands < 2 {
+        let state = state();
+        let parts: Vec<Tensor> =
+            tch::no_grad(|| batches.iter().map(|part| f(&state, part)).collect());
+        return Ok(Tensor::cat(&parts, 0));
+    }
+    let states = (0..hands).map(|_| state()).collect();
+    let work = |state: &mut S, part: Tensor| tch::no_grad(|| f(state, &part));
+    let parts = with_crew(states, threads, work, |crew| {
+        let mut parts = Vec::with_capacity(batches.len());
+        for jobs in batches.chunks(hands) {
+            parts.extend(crew.work(jobs.iter().map(Tensor::shallow_clone))?);
+        }
+        anyhow::Ok(parts)
+    })?;
+    Ok(Tensor::cat(&parts, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn a_crew_answers_in_order_and_leaves_the_number_of_threads_as_it_was() -> Result<()> {
+        let before = tch::get_num_threads();
+        let work = |state: &mut i32, job: i32| (*state, job, tch::get_num_threads());
+        let answers = with_crew(vec![10, 20], 2, work, |crew| crew.work([1, 2]))?;
+        assert_eq!(answers, [(10, 1, 1), (20, 2, 1)]);
+        assert_eq!(tch::get_num_threads(), before);
+        let later = std::thread::spawn(tch::get_num_threads).join();
+        assert_eq!(later.ok(), Some(before));
+        Ok(())
+    }
+
+    #[test]
+    fn batches_come_back_in_order_the_last_partial_one_included() -> Result<()> {
+        let x = Tensor::arange(23, (Kind::Float, Device::Cpu)).view([23, 1]);
+        let doubled = map_batches(&x, 4, || (), |_, part| part * 2)?;
+        assert_eq!(doubled, &x * 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_of_threads_that_makes_no_sense_is_named() {
+        let error = check_threads(0).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the number of threads is 0; expected 1 to "),
+            "{error}"
+        );
+        assert!(check_threads(100_000).is_err());
+    }
+}

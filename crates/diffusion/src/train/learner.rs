@@ -1,0 +1,79 @@
+//! What one thread of a training does.
+
+use anyhow::Result;
+use tch::Tensor;
+
+use super::objective::Objective;
+use crate::data::Split;
+use crate::model::Model;
+
+/// A thread's own view of the training. Weights and images are shared, not copied.
+pub(super) struct Learner<M> {
+    model: M,
+    weights: Vec<Tensor>,
+    train: Split,
+    held_out: Option<Split>,
+}
+
+/// What a thread is asked to do.
+pub(super) enum Job {
+    /// Loss and gradients of a part of a batch: these images, which are this share of it.
+    Learn {
+        batch: Vec<i64>,
+        share: f64,
+        epoch: u64,
+    },
+    /// Loss and score of held-out images.
+    Judge(Vec<i64>),
+}
+
+/// What came out.
+#[derive(Default)]
+pub(super) struct Answer {
+    /// For `Learn` the part's contribution to the batch's mean, for `Judge` the mean.
+    pub(super) loss: f64,
+    /// For `Judge`, in decibels.
+    pub(super) psnr: f64,
+    /// For `Learn`, of the part's contribution, so that those of all parts add up.
+    pub(super) gradients: Vec<Tensor>,
+}
+
+impl<M: Model> Learner<M> {
+    pub(super) fn new(model: M, train: &Split, held_out: Option<&Split>) -> Learner<M> {
+        Learner {
+            weights: model.trainable_weights(),
+            model,
+            train: train.shallow_clone(),
+            held_out: held_out.map(Split::shallow_clone),
+        }
+    }
+
+    pub(super) fn answer(&mut self, objective: &impl Objective<M>, job: Job) -> Result<Answer> {
+        match (job, &self.held_out) {
+            (
+                Job::Learn {
+                    batch,
+                    share,
+                    epoch,
+                },
+                _,
+            ) => {
+                let loss = objective.loss(&self.model, &self.train, &batch, epoch)? * share;
+                Ok(Answer {
+                    loss: loss.double_value(&[]),
+                    gradients: Tensor::run_backward(&[loss], &self.weights, false, false),
+                    ..Answer::default()
+                })
+            }
+            (Job::Judge(batch), Some(held_out)) => {
+                let judged = tch::no_grad(|| objective.validate(&self.model, held_out, &batch))?;
+                Ok(Answer {
+                    loss: judged.loss,
+                    psnr: judged.psnr,
+                    ..Answer::default()
+                })
+            }
+            (Job::Judge(_), None) => Ok(Answer::default()),
+        }
+    }
+}
