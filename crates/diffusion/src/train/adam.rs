@@ -124,6 +124,7 @@ impl<'a> Gradient<'a> {
         }
     }
 
+    #[inline(always)]
     fn split_at(self, at: usize) -> (Gradient<'a>, Gradient<'a>) {
         match self {
             Gradient::Float(all) => {
@@ -137,6 +138,7 @@ impl<'a> Gradient<'a> {
         }
     }
 
+    #[inline(always)]
     fn add_to(self, sum: &mut [f32]) {
         match self {
             Gradient::Float(part) => sum.iter_mut().zip(part).for_each(|(sum, g)| *sum += g),
@@ -164,6 +166,7 @@ impl Numbers<'_> {
         });
     }
 
+    #[inline(always)]
     fn split_at(self, at: usize) -> (Self, Self) {
         let (weight, weights) = self.weight.split_at_mut(at);
         let (copy, copies) = self.copy.split_at_mut(at.min(self.copy.len()));
@@ -183,7 +186,24 @@ impl Numbers<'_> {
         )
     }
 
+    /// Updates with the widest vectors that this CPU has. None of them rounds differently.
     fn update_blocks(self, alpha: f32) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has these instructions.
+            return unsafe { self.update_blocks_avx512(alpha) };
+        }
+        self.update_blocks_here(alpha);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn update_blocks_avx512(self, alpha: f32) {
+        self.update_blocks_here(alpha);
+    }
+
+    #[inline(always)]
+    fn update_blocks_here(self, alpha: f32) {
         let mut rest = self;
         let mut sum = [0.0; BLOCK];
         while !rest.weight.is_empty() {
@@ -209,6 +229,7 @@ impl Numbers<'_> {
 }
 
 /// The bits of the nearest `bfloat16`, ties to even.
+#[inline(always)]
 fn bfloat16(x: f32) -> u16 {
     let bits = x.to_bits();
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
