@@ -50,6 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let noisy = add_noise(&clean, NOISE)?;
     let mut cnn = Cnn::new(CnnConfig {
         seed: arguments.seed,
+        ..Default::default()
     });
     let config = FitConfig {
         epochs: EPOCHS,

@@ -35,7 +35,7 @@ pub mod train;
 /// Everything a notebook cell needs: `use diffusion::prelude::*;`.
 pub mod prelude {
     pub use crate::classical::{gaussian_filter, median_filter};
-    pub use crate::cnn::{Cnn, CnnConfig};
+    pub use crate::cnn::{Cnn, CnnConfig, Start};
     pub use crate::crew::threads;
     pub use crate::data::{Mnist, Split, pixels};
     pub use crate::figure::{

@@ -5,7 +5,10 @@ use diffusion::prelude::*;
 use std::fs;
 
 fn cnn(seed: u64) -> Cnn {
-    Cnn::new(CnnConfig { seed })
+    Cnn::new(CnnConfig {
+        seed,
+        ..Default::default()
+    })
 }
 
 fn weights(cnn: &Cnn) -> Vec<Tensor> {
@@ -56,6 +59,96 @@ fn new_weights_are_glorot_uniform_and_biases_zero() {
     }
     assert_eq!(weights(&cnn), weights(&self::cnn(1)));
     assert_ne!(weights(&cnn)[0], weights(&self::cnn(2))[0]);
+}
+
+/// All weights in one number (FNV-1a over their 32 bits each): another bit anywhere is another number.
+fn fingerprint(cnn: &Cnn) -> u64 {
+    weights(cnn)
+        .iter()
+        .flat_map(|weight| Vec::<f32>::try_from(weight.view(-1)).unwrap())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, number| {
+            (hash ^ u64::from(number.to_bits())).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+#[test]
+fn the_default_start_is_what_it_was_when_a_seed_was_the_only_setting() {
+    // Printed by the version before `Start` came.
+    let default = Cnn::new(CnnConfig::default());
+    assert_eq!(fingerprint(&default), 0x8e15_408b_0a31_5f98);
+    assert_eq!(fingerprint(&cnn(1)), 0xa88f_476e_ca31_3c9e);
+    let before: CnnConfig = serde_json::from_str(r#"{"seed":1}"#).unwrap();
+    assert_eq!((before.seed, before.start), (1, Start::Keras));
+    assert!(serde_json::from_str::<CnnConfig>(r#"{"seed":1,"stat":"keras"}"#).is_err());
+}
+
+fn calibrated(seed: u64) -> Cnn {
+    Cnn::new(CnnConfig {
+        seed,
+        start: Start::Calibrated,
+    })
+}
+
+#[test]
+fn a_checkpoint_remembers_how_its_weights_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    for cnn in [cnn(3), calibrated(3)] {
+        cnn.save(&path).unwrap();
+        let loaded = Cnn::load(&path).unwrap();
+        assert_eq!(loaded.config(), cnn.config());
+        let config: CnnConfig = serde_json::from_value(loaded.config()).unwrap();
+        assert_eq!(fingerprint(&Cnn::new(config)), fingerprint(&cnn));
+    }
+    assert_ne!(cnn(3).config(), calibrated(3).config());
+}
+
+#[test]
+fn a_calibrated_start_differs_in_one_kernel_and_one_bias() {
+    let pairs = weights(&cnn(1)).into_iter().zip(weights(&calibrated(1)));
+    let changed: Vec<usize> = pairs
+        .enumerate()
+        .filter(|(_, (keras, calibrated))| keras != calibrated)
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(
+        changed,
+        [4, 13],
+        "the kernel of dense, the bias of conv2d_2"
+    );
+    assert!(
+        calibrated(1)
+            .trainable_weights()
+            .iter()
+            .all(Tensor::requires_grad)
+    );
+}
+
+#[test]
+fn a_calibrated_start_answers_the_mean_brightness_and_keeps_its_units_alive() {
+    let mnist = Mnist::load().unwrap();
+    let (_, few) = mnist.train.hold_out(5_120).unwrap();
+    seed(1);
+    let noisy = add_noise(&mnist.test.images(1000).unwrap(), 0.5).unwrap();
+    let mean = |images: &Tensor| images.mean(Kind::Double).double_value(&[]);
+    let brightness = mean(&mnist.train.images(60_000).unwrap());
+    let config = FitConfig {
+        validation: 0,
+        quiet: true,
+        ..Default::default()
+    };
+    for seed in 1..=3 {
+        let mut cnn = calibrated(seed);
+        let answer = mean(&cnn.denoise(&noisy).unwrap());
+        assert!(
+            (answer - brightness).abs() < 0.005,
+            "seed {seed}: {answer}; the digits' brightness is {brightness}"
+        );
+        fit(&mut cnn, &few, &config).unwrap();
+        let alive = cnn.encode(&noisy).unwrap().gt(0.0).any_dim(0, false);
+        let alive = alive.sum(Kind::Int64).int64_value(&[]);
+        assert!(alive >= 60, "seed {seed}: {alive} of 64 units are alive");
+    }
 }
 
 #[test]
