@@ -200,6 +200,13 @@ fn settings_that_make_no_sense_are_named() {
         ),
         (
             FitConfig {
+                threads: 0,
+                ..base.clone()
+            },
+            "number of threads is 0; expected 1 to ",
+        ),
+        (
+            FitConfig {
                 validation: 100,
                 ..base.clone()
             },
@@ -321,4 +328,44 @@ fn the_history_reads_as_lines_with_bar_time_and_scores() {
         "{text}"
     );
     assert!(history.plot().html().is_ok());
+}
+
+#[test]
+fn threads_share_a_batch_and_change_nothing_but_rounding() {
+    // A last batch of one image leaves a thread without work.
+    let split = few(101);
+    let train = |threads: usize| {
+        let mut cnn = Cnn::new(CnnConfig::default());
+        let config = FitConfig {
+            epochs: 2,
+            batch_size: 20,
+            validation: 20,
+            precision: Precision::Float32,
+            threads,
+            quiet: true,
+            ..Default::default()
+        };
+        fit(&mut cnn, &split, &config).unwrap()
+    };
+    let alone = train(1);
+    let together = train(threads());
+    for (one, many) in alone.batch_losses.iter().zip(&together.batch_losses) {
+        assert!((one - many).abs() < 1e-4, "{one} alone, {many} together");
+    }
+    for (one, many) in alone.epochs.iter().zip(&together.epochs) {
+        let (one, many) = (one.validation.unwrap(), many.validation.unwrap());
+        assert!((one.loss - many.loss).abs() < 1e-4);
+        assert!((one.psnr - many.psnr).abs() < 1e-2);
+    }
+}
+
+#[test]
+fn a_precision_is_read_from_its_name() {
+    assert_eq!("mixed".parse::<Precision>().unwrap(), Precision::Mixed);
+    assert_eq!("float32".parse::<Precision>().unwrap(), Precision::Float32);
+    let error = "fp8".parse::<Precision>().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the precision is `fp8`; expected `float32` or `mixed`"
+    );
 }

@@ -451,3 +451,19 @@ fn whole_numbers_and_other_shapes_are_no_images() {
         assert!(error.to_string().contains(words), "{error}");
     }
 }
+
+#[test]
+fn an_evaluation_in_mixed_precision_equals_one_in_float32() {
+    let weights = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../notebooks/weights/cnn.safetensors"
+    );
+    let cnn = Cnn::load(weights).unwrap();
+    let test = Mnist::load().unwrap().test;
+    let [exact, mixed] = [Precision::Float32, Precision::Mixed]
+        .map(|precision| score(&test, 0.5, |noisy| cnn.denoise_in(precision, noisy)).unwrap());
+    assert_eq!(mixed.images, 10_000);
+    let (psnr, ssim) = (mixed.psnr - exact.psnr, mixed.ssim - exact.ssim);
+    assert!(psnr.abs() < 0.01, "PSNR differs by {psnr} dB");
+    assert!(ssim.abs() < 0.001, "SSIM differs by {ssim}");
+}
