@@ -15,6 +15,8 @@ use crate::measurements::Contender;
 pub const GOAL: f64 = 19.0;
 /// The noise that is to be removed.
 pub const NOISE: f64 = 0.5;
+/// After so many epochs a contender gives up.
+pub const EPOCHS: usize = 6;
 /// How long a quarter of an epoch with its evaluation may take.
 const QUARTER: Duration = Duration::from_secs(300);
 
@@ -23,7 +25,7 @@ const QUARTER: Duration = Duration::from_secs(300);
 pub struct Curve {
     /// Who trained.
     pub contender: String,
-    /// The seed of its first weights, noise and order.
+    /// The seed of its first weights, noise and order: the number of the round, from 1.
     pub seed: usize,
     /// Seconds since the process was started, and the score by then.
     pub points: Vec<(f64, f64)>,

@@ -12,13 +12,15 @@ use crate::machine::Machine;
 use crate::measurements::{Better, Contender, Measurement, Way};
 use crate::race::Curve;
 use crate::rounds::Rounds;
-use crate::stats::{best_mode, median, range, ratio};
+use crate::stats::{median, range, ratio, ratios};
 use crate::text::{grid, number};
 
 /// What the numbers are; stands below the table.
-const FOOT: &str = "Ours: median of all rounds. Peers: median of the rounds within 20% of their best one (Keras in float32 has \
-two speeds in one process). time_to_19db: medians over the seeds; a training that gave up counts as endless. \
-`ratio` is always \"ours is this many times better\".";
+const FOOT: &str = "A value is the median over its rounds; beside it the lowest and the highest round. `1.72x (1.55 - 1.92)`: ours is \
+1.72 times better, the median over the rounds of the ratio within a round, beside it the lowest and the highest; a machine's \
+speed drifts, and within a round all contenders run shortly after one another. time_to_19db, time_to_19db_same_start: medians \
+over the seeds 1, 2 and 3, which nobody has chosen, and the ratio of those medians; a training that is not there after 6 \
+epochs counts as endless.";
 
 /// The whole of `report.json`.
 #[derive(Debug, Serialize)]
@@ -58,7 +60,7 @@ pub struct Outcome {
     pub rounds: Vec<f64>,
     /// The loss that our last round ended with.
     pub loss: Option<f64>,
-    /// Each peer's value.
+    /// The median of each peer's rounds.
     pub peers: BTreeMap<&'static str, f64>,
     /// Each peer's lowest and highest round.
     pub peer_ranges: BTreeMap<&'static str, [f64; 2]>,
@@ -66,8 +68,11 @@ pub struct Outcome {
     pub peer_rounds: BTreeMap<&'static str, Vec<f64>>,
     /// The loss that each peer's last round ended with.
     pub peer_losses: BTreeMap<&'static str, f64>,
-    /// How many times better ours is than each peer.
+    /// How many times better ours is than each peer: the median over the rounds of the ratio within a
+    /// round; in a race the ratio of the medians.
     pub ratio: BTreeMap<&'static str, f64>,
+    /// The lowest and the highest ratio within a round; none in a race, where seeds are no pairs.
+    pub ratio_range: BTreeMap<&'static str, [f64; 2]>,
     /// What is wanted: a number to stay below, or for a peer how many times better to be.
     pub target: Value,
     /// Whether everything that is wanted is reached; null if it is not known.
@@ -101,6 +106,7 @@ impl Outcome {
             peer_rounds: BTreeMap::new(),
             peer_losses: BTreeMap::new(),
             ratio: BTreeMap::new(),
+            ratio_range: BTreeMap::new(),
             target: match measurement.at_most {
                 Some(most) => json!(most),
                 None if targets.is_empty() => Value::Null,
@@ -124,12 +130,7 @@ impl Outcome {
                 outcome.loss = rounds.loss;
                 continue;
             }
-            let value = match measurement.way {
-                // Seeds differ for good reason: none of them is left out.
-                Way::Race => median(&values),
-                _ => best_mode(&values, measurement.better),
-            };
-            if let Some((value, range)) = value.zip(range(&values)) {
+            if let Some((value, range)) = median(&values).zip(range(&values)) {
                 outcome.peers.insert(name, value);
                 outcome.peer_ranges.insert(name, range);
                 outcome.peer_rounds.insert(name, values);
@@ -138,15 +139,29 @@ impl Outcome {
                 outcome.peer_losses.insert(name, loss);
             }
         }
-        if let Some(ours) = outcome.ours {
-            for (name, value) in &outcome.peers {
-                outcome
-                    .ratio
-                    .insert(name, ratio(ours, *value, measurement.better));
-            }
-        }
+        outcome.compare(measurement.way);
         outcome.reached = outcome.judge(measurement.at_most, &targets);
         outcome
+    }
+
+    /// The ratios, where there are any: two that never arrive have none.
+    fn compare(&mut self, way: Way) {
+        for (name, values) in &self.peer_rounds {
+            let (ratio, pairs) = match way {
+                Way::Race => {
+                    let medians = self.ours.zip(median(values));
+                    let ratio = medians.map(|(ours, peer)| ratio(ours, peer, self.better));
+                    (ratio, None)
+                }
+                _ => {
+                    let ratios = ratios(&self.rounds, values, self.better);
+                    (median(&ratios), range(&ratios))
+                }
+            };
+            self.ratio
+                .extend(ratio.filter(|ratio| !ratio.is_nan()).map(|it| (*name, it)));
+            self.ratio_range.extend(pairs.map(|pairs| (*name, pairs)));
+        }
     }
 
     /// Whether all targets are reached: known once one is missed, or all are known to be met.
@@ -186,7 +201,14 @@ impl Outcome {
                 let target = target.map_or(String::new(), |target| {
                     format!(" (target {target}: {})", verdict(*ratio >= target))
                 });
-                format!("{ratio:.2}x{target}")
+                let pairs = self.ratio_range.get(name);
+                let pairs = pairs.map_or(String::new(), |[low, high]| {
+                    format!(" ({low:.2} - {high:.2})")
+                });
+                match ratio.is_finite() {
+                    true => format!("{ratio:.2}x{pairs}{target}"),
+                    false => format!("ours alone arrives{target}"),
+                }
             });
             let loss = self.peer_losses.get(name).copied();
             lines.push(line(name, *value, self.peer_ranges[name], loss, &ratio));
@@ -293,6 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_is_the_median_of_those_within_rounds() {
+        // Half the speed in the second round, for both.
+        let found = outcome(
+            "cnn_train_mixed",
+            &[2000.0, 900.0, 1900.0],
+            &[1000.0, 500.0, 1000.0],
+        );
+        assert_eq!(found.ours, Some(1900.0));
+        assert_eq!(found.ratio["keras-float32"], 1.9);
+        assert_eq!(found.ratio_range["keras-float32"], [1.8, 2.0]);
+        let lines = found.lines();
+        assert!(lines[2].contains("1.90x (1.80 - 2.00)"), "{lines:?}");
+    }
+
+    #[test]
+    fn where_nobody_arrives_there_is_no_ratio() {
+        let found = outcome("time_to_19db", &[f64::INFINITY], &[f64::INFINITY]);
+        assert!(found.ratio.is_empty() && found.ratio_range.is_empty());
+        assert_eq!(found.reached, None);
+    }
+
+    #[test]
     fn the_report_has_the_contract_s_fields() {
         let json = serde_json::to_value(outcome("time_to_19db", &[35.0], &[f64::INFINITY]));
         let json = json.unwrap();
@@ -304,6 +348,7 @@ mod tests {
         // A peer that never arrived: no number, and the word on the terminal.
         assert_eq!(json["peers"]["keras-float32"], Value::Null);
         let lines = outcome("time_to_19db", &[35.0], &[f64::INFINITY]).lines();
-        assert!(lines[2].contains("never"), "{lines:?}");
+        assert!(lines[2].contains("never within 6 epochs"), "{lines:?}");
+        assert!(lines[2].contains("ours alone arrives"), "{lines:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Rounds: every contender once, then every contender again, so that whatever the machine does meanwhile
-//! befalls all of them.
+//! befalls all of them. Each round begins with another contender than the one before.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Result, anyhow};
@@ -24,6 +25,8 @@ pub struct Session {
     pub settings: BTreeMap<String, String>,
     /// Workers that live through all rounds.
     workers: HashMap<&'static str, Worker>,
+    /// Races that were run, by contender and seed: the same one is not run twice.
+    races: HashMap<(Contender, usize), Curve>,
     /// Reasons for an absence that were told; many have the same.
     said: HashSet<String>,
 }
@@ -50,6 +53,7 @@ impl Session {
             versions: BTreeMap::new(),
             settings: BTreeMap::new(),
             workers: HashMap::new(),
+            races: HashMap::new(),
             said: HashSet::new(),
         }
     }
@@ -66,7 +70,10 @@ impl Session {
         let rounds = if self.quick { quick } else { full };
         for round in 1..=rounds {
             let mut line = Vec::new();
-            for (contender, results) in &mut all {
+            for turn in 0..all.len() {
+                let first = (round - 1) % all.len();
+                let at = (first + turn) % all.len();
+                let (contender, results) = &mut all[at];
                 if results.absent.is_some() {
                     continue;
                 }
@@ -103,7 +110,13 @@ impl Session {
         if measurement.way == Way::Race {
             // A quick race ends with the first score, whatever that is.
             let goal = if self.quick { 0.0 } else { race::GOAL };
-            let curve = race::run(contender, &self.place, round, goal)?;
+            let curve = match self.races.entry((*contender, round)) {
+                Entry::Occupied(run) => run.get().clone(),
+                Entry::Vacant(place) => {
+                    let curve = race::run(contender, &self.place, round, goal)?;
+                    place.insert(curve).clone()
+                }
+            };
             let seconds = curve.arrival(goal);
             results.curves.push(curve);
             return Ok(seconds);
@@ -153,8 +166,9 @@ impl Session {
     pub fn keep_for(&mut self, later: &[&Measurement]) {
         self.workers.retain(|name, _| {
             later.iter().any(|measurement| {
-                measurement.ours.name == *name
-                    || measurement.peers.iter().any(|(peer, _)| peer.name == *name)
+                let mut all = measurement.peers.iter().map(|(peer, _)| peer);
+                measurement.way == Way::Ask
+                    && (measurement.ours.name == *name || all.any(|peer| peer.name == *name))
             })
         });
     }

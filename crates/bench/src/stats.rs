@@ -1,9 +1,6 @@
-//! What many rounds come to: a median, a range, and for the peers their best mode.
+//! What many rounds come to: a median, a range, and ratios within rounds.
 
 use crate::measurements::Better;
-
-/// How far below its best round a peer's round may lie to count: 20%.
-const MODE: f64 = 0.2;
 
 /// The middle value; the mean of the two middle ones where their number is even. None of none.
 pub fn median(values: &[f64]) -> Option<f64> {
@@ -14,19 +11,6 @@ pub fn median(values: &[f64]) -> Option<f64> {
         return Some(upper);
     }
     Some((sorted[sorted.len() / 2 - 1] + upper) / 2.0)
-}
-
-/// The median of the rounds that are within 20% of the best one.
-///
-/// Keras in `float32` switches between two speeds within one process, for no visible reason. Peers
-/// are judged by the better one, so that a ratio never rests on their bad luck.
-pub fn best_mode(values: &[f64], better: Better) -> Option<f64> {
-    let best = match better {
-        Better::Higher => values.iter().copied().reduce(f64::max),
-        Better::Lower => values.iter().copied().reduce(f64::min),
-    }?;
-    let near = |value: &&f64| **value == best || (**value - best).abs() <= MODE * best.abs();
-    median(&values.iter().filter(near).copied().collect::<Vec<f64>>())
 }
 
 /// The least and the greatest value.
@@ -41,6 +25,14 @@ pub fn ratio(ours: f64, peer: f64, better: Better) -> f64 {
         Better::Higher => ours / peer,
         Better::Lower => peer / ours,
     }
+}
+
+/// [`ratio`] of each round that both have. Whatever slows a machine down for a while slows both.
+pub fn ratios(ours: &[f64], peer: &[f64], better: Better) -> Vec<f64> {
+    let rounds = ours.iter().zip(peer);
+    rounds
+        .map(|(ours, peer)| ratio(*ours, *peer, better))
+        .collect()
 }
 
 #[cfg(test)]
@@ -64,23 +56,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_speeds_the_better_one_counts() {
-        let two_speeds = [600.0, 1090.0, 610.0, 1080.0, 1100.0, 605.0];
-        assert_eq!(best_mode(&two_speeds, Better::Higher), Some(1090.0));
-        assert_eq!(
-            best_mode(&[0.9, 0.5, 0.52, 1.1, 0.51], Better::Lower),
-            Some(0.51)
-        );
-        assert_eq!(best_mode(&[], Better::Lower), None);
-    }
-
-    #[test]
-    fn the_best_round_always_counts() {
-        assert_eq!(best_mode(&[0.0, 0.0], Better::Lower), Some(0.0));
-        assert_eq!(
-            best_mode(&[f64::INFINITY], Better::Lower),
-            Some(f64::INFINITY)
-        );
+    fn ratios_are_those_within_a_round() {
+        // The machine halves its speed after the first round; the ratio stays.
+        let ratios = ratios(&[2000.0, 1000.0, 1100.0], &[1000.0, 500.0], Better::Higher);
+        assert_eq!(ratios, [2.0, 2.0]);
+        assert!(super::ratios(&[1.0], &[], Better::Lower).is_empty());
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
-/// A number with as many digits as say something: `2010`, `14.2`, `0.118`.
+use crate::race::EPOCHS;
+
+/// A number with as many digits as say something: `2010`, `14.2`, `0.118`. Only a race is ever endless.
 pub fn number(value: f64) -> String {
     match value.abs() {
-        size if size.is_infinite() => "never".to_owned(),
+        size if size.is_infinite() => format!("never within {EPOCHS} epochs"),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
@@ -77,6 +79,6 @@ mod tests {
     #[test]
     fn numbers_have_as_many_digits_as_say_something() {
         let texts = [2010.4, 14.23, 0.11849, f64::INFINITY].map(number);
-        assert_eq!(texts, ["2010", "14.2", "0.118", "never"]);
+        assert_eq!(texts, ["2010", "14.2", "0.118", "never within 6 epochs"]);
     }
 }

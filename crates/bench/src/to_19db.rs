@@ -11,10 +11,8 @@ use diffusion::prelude::*;
 use diffusion::train::{Denoising, Observer, Plan, fit_with};
 use serde_json::json;
 
-use crate::race::{GOAL, NOISE};
+use crate::race::{EPOCHS, GOAL, NOISE};
 
-/// After so many epochs it gives up.
-const EPOCHS: usize = 6;
 /// The last training images are held out, as in the lesson.
 const HELD_OUT: usize = 5_000;
 /// Images in a batch.
@@ -28,6 +26,9 @@ pub struct Arguments {
     /// The seed of the first weights, of the noise and of the order
     #[arg(long)]
     seed: u64,
+    /// How the first weights are chosen
+    #[arg(long, value_name = "keras|calibrated", value_parser = start)]
+    start: Start,
     /// The folder with the four raw MNIST files
     #[arg(long, value_name = "FOLDER")]
     mnist: PathBuf,
@@ -40,6 +41,11 @@ pub struct Arguments {
     threads: usize,
 }
 
+/// A start by the name that it has in checkpoints.
+fn start(name: &str) -> Result<Start, String> {
+    serde_json::from_value(json!(name)).map_err(|_| "expected keras or calibrated".to_owned())
+}
+
 /// Trains until the score is reached, a line of JSON for each evaluation.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
@@ -50,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let noisy = add_noise(&clean, NOISE)?;
     let mut cnn = Cnn::new(CnnConfig {
         seed: arguments.seed,
-        ..Default::default()
+        start: arguments.start,
     });
     let config = FitConfig {
         epochs: EPOCHS,
