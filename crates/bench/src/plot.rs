@@ -202,7 +202,7 @@ pub fn race(curves: &[Curve]) -> Figure {
     });
     let goal = Series::new(&format!("{GOAL} dB"), [(0.0, GOAL), (longest, GOAL)]);
     let title =
-        "From the start of a process to 19 dB on the test images, each with its median seed";
+        "The way to 19 dB on the test images, each contender with its median seed";
     let axes = ("seconds since the process was started", "PSNR, dB");
     curve(title, axes, &lines.chain([goal]).collect::<Vec<Series>>())
 }
