@@ -109,7 +109,11 @@ class Contender:
         keras, tf, network = self.keras, self.tf, self.network
         loss_of = keras.losses.BinaryCrossentropy(from_logits=True)
 
-        @tf.function(reduce_retracing=True)
+        # Traced once, for any number of images and steps: else the first timed call would be traced, too.
+        images, whole = tf.TensorSpec((None, 28, 28, 1), tf.float32), tf.int32
+        signature = [images, images, tf.TensorSpec((None,), whole), tf.TensorSpec((), whole)]
+
+        @tf.function(input_signature=signature)
         def steps(clean, noisy, order, batch):
             """A step for each `batch` of these indices, the last one with what is left: its losses."""
             count = -(-tf.size(order) // batch)

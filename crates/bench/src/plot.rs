@@ -201,8 +201,7 @@ pub fn race(curves: &[Curve]) -> Figure {
         Series::new(&name, curve.points.iter().copied()).with_points()
     });
     let goal = Series::new(&format!("{GOAL} dB"), [(0.0, GOAL), (longest, GOAL)]);
-    let title =
-        "The way to 19 dB on the test images, each contender with its median seed";
+    let title = "The way to 19 dB on the test images, each contender with its median seed";
     let axes = ("seconds since the process was started", "PSNR, dB");
     curve(title, axes, &lines.chain([goal]).collect::<Vec<Series>>())
 }
