@@ -6,8 +6,10 @@
 //! is about a tenth faster, and it does not suffer when another program takes one of the cores.
 
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{available_parallelism, scope};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, available_parallelism, scope};
 
 use anyhow::{Context, Result, ensure};
 use tch::Tensor;
@@ -34,21 +36,31 @@ pub(crate) fn check_threads(count: usize) -> Result<()> {
     Ok(())
 }
 
+/// How many of libtorch's threads each hand uses.
+fn share(threads: usize) -> usize {
+    threads.div_ceil(MOST_HANDS).max(1)
+}
+
 /// How many hands `threads` threads make.
 pub(crate) fn hands(threads: usize) -> usize {
-    threads.clamp(1, MOST_HANDS)
+    (threads / share(threads)).max(1)
 }
+
+/// The number of threads is both a thread's own and a default for threads to come, which a crew changes
+/// for as long as it is hired: one crew at a time.
+static HIRING: Mutex<()> = Mutex::new(());
 
 /// Threads at work; made by [`with_crew`].
 pub(crate) struct Crew<J, T> {
-    lines: Vec<(Sender<J>, Receiver<T>)>,
+    lines: Vec<(Sender<J>, Receiver<thread::Result<T>>)>,
 }
 
 impl<J, T> Crew<J, T> {
-    /// Gives one job to each of the first hands and waits for their answers, in the same order.
+    /// Gives one job to each of the first hands and waits for their answers, in the same order. A panic
+    /// in a job goes on here, once all hands are idle.
     ///
     /// # Errors
-    /// When a thread has ended, which it does by a panic only.
+    /// When a thread has ended.
     pub(crate) fn work(&self, jobs: impl IntoIterator<Item = J>) -> Result<Vec<T>> {
         let ended = "a thread of this computation has ended";
         let mut busy = Vec::with_capacity(self.lines.len());
@@ -56,9 +68,13 @@ impl<J, T> Crew<J, T> {
             jobs.send(job).ok().context(ended)?;
             busy.push(answers);
         }
-        busy.into_iter()
+        let answers: Vec<thread::Result<T>> = busy
+            .into_iter()
             .map(|answers| answers.recv().context(ended))
-            .collect()
+            .collect::<Result<_>>()?;
+        let answer =
+            |answer: thread::Result<T>| answer.unwrap_or_else(|panic| resume_unwind(panic));
+        Ok(answers.into_iter().map(answer).collect())
     }
 }
 
@@ -70,22 +86,23 @@ pub(crate) fn with_crew<S: Send, J: Send, T: Send, R>(
     work: impl Fn(&mut S, J) -> T + Sync,
     lead: impl FnOnce(&Crew<J, T>) -> R,
 ) -> R {
-    let share = (threads / states.len().max(1)).max(1) as i32;
+    let share = share(threads) as i32;
+    let hiring = HIRING.lock().unwrap_or_else(PoisonError::into_inner);
     let before = tch::get_num_threads();
     scope(|scope| {
         let (ready, all_ready) = channel();
         let hire = |mut state| {
             let (give, jobs) = channel::<J>();
-            let (answer, answers) = channel::<T>();
+            let (answer, answers) = channel();
             let (ready, work) = (ready.clone(), &work);
             scope.spawn(move || {
-                // The number of threads is both a thread's own and a default for threads to come. The
-                // first question makes this thread take that default, so that it will not later.
+                // The first question makes this thread take the default, so that it will not later.
                 tch::get_num_threads();
                 tch::set_num_threads(share);
                 ready.send(()).ok();
                 for job in jobs {
-                    if answer.send(work(&mut state, job)).is_err() {
+                    let result = catch_unwind(AssertUnwindSafe(|| work(&mut state, job)));
+                    if answer.send(result).is_err() {
                         break;
                     }
                 }
@@ -95,6 +112,7 @@ pub(crate) fn with_crew<S: Send, J: Send, T: Send, R>(
         let lines: Vec<_> = states.into_iter().map(hire).collect();
         all_ready.iter().take(lines.len()).for_each(drop);
         tch::set_num_threads(before);
+        drop(hiring);
         lead(&Crew { lines })
     })
 }
@@ -140,9 +158,27 @@ mod tests {
         let answers = with_crew(vec![10, 20], 2, work, |crew| crew.work([1, 2]))?;
         assert_eq!(answers, [(10, 1, 1), (20, 2, 1)]);
         assert_eq!(tch::get_num_threads(), before);
-        let later = std::thread::spawn(tch::get_num_threads).join();
+        let hiring = HIRING.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = thread::spawn(tch::get_num_threads).join();
+        drop(hiring);
         assert_eq!(later.ok(), Some(before));
         Ok(())
+    }
+
+    #[test]
+    fn a_panic_in_a_job_goes_on_where_the_work_was_given() {
+        let work = |_: &mut (), job: i32| assert_ne!(job, 2, "job two");
+        let lead = |crew: &Crew<i32, ()>| crew.work([1, 2]).map(|_| ());
+        let panic = catch_unwind(|| with_crew(vec![(), ()], 2, work, lead)).unwrap_err();
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(text.contains("job two"), "{text}");
+    }
+
+    #[test]
+    fn all_threads_are_used_however_many_there_are() {
+        let shared = [1, 2, 8, 9, 12, 16, 64].map(|threads| (hands(threads), share(threads)));
+        let expected = [(1, 1), (2, 1), (8, 1), (4, 2), (6, 2), (8, 2), (8, 8)];
+        assert_eq!(shared, expected);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Data flows one way through the modules: [`data`] and [`noise`] make tensors, [`model`] and
 //! [`cnn`] turn noisy ones into clean ones, [`train`] fits them, [`metrics`] and [`classical`] say
-//! how good they are, [`figure`] draws what came out, and [`show`] hands it to the notebook.
+//! how good they are, [`figure`] draws what came out, and [`show`] hands it to the notebook. [`crew`] puts
+//! all cores to work, in either [`precision`]; [`rng`] is where all chance comes from.
 //!
 //! Images are tensors of shape `(N, 1, 28, 28)`, `float32`, with pixels in `[0, 1]`, everywhere.
 //!

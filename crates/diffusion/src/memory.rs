@@ -6,10 +6,10 @@ use std::fs;
 use anyhow::{Result, ensure};
 use tch::Kind;
 
-/// What two numbers that layers put out cost in training, in numbers: themselves, and their share of what
+/// What a number that a layer puts out costs in training, in numbers: itself, and its share of what
 /// lives only for a while (gradients, what operations need beside them). Measured on the lesson's
 /// network in `float32`: 0.7 to 0.9 MB an image, where this gives 0.9.
-const NUMBERS_FOR_TWO_OUTPUTS: usize = 3;
+const NUMBERS_AN_OUTPUT: f64 = 1.5;
 
 /// Would learning from `batch` images at once fit into memory? `activations` counts the numbers that
 /// all layers put out for one image.
@@ -17,7 +17,8 @@ const NUMBERS_FOR_TWO_OUTPUTS: usize = 3;
 /// # Errors
 /// When it would not; the error says what would.
 pub(crate) fn check_memory(batch: usize, activations: usize, kind: Kind) -> Result<()> {
-    let image = NUMBERS_FOR_TWO_OUTPUTS * activations * kind.elt_size_in_bytes() / 2;
+    let numbers = NUMBERS_AN_OUTPUT * activations as f64;
+    let image = (numbers * kind.elt_size_in_bytes() as f64).ceil().max(1.0) as usize;
     match free_memory() {
         Some(free) => fits(batch, image, free),
         None => Ok(()),
@@ -48,11 +49,21 @@ fn free_memory() -> Option<usize> {
 }
 
 fn container_rest() -> Option<usize> {
-    let number = |name: &str| -> Option<usize> {
-        let text = fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?;
-        text.trim().parse().ok()
-    };
-    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+    let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
+    let limit = read("memory.max")?.trim().parse().ok()?;
+    let used = read("memory.current")?.trim().parse().ok()?;
+    Some(rest(limit, used, &read("memory.stat").unwrap_or_default()))
+}
+
+/// What is left of a limit. Files that the system keeps at hand count as used, but give way.
+fn rest(limit: usize, used: usize, stat: &str) -> usize {
+    let gives_way: usize = stat
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(name, _)| ["active_file", "inactive_file", "slab_reclaimable"].contains(name))
+        .filter_map(|(_, bytes)| bytes.trim().parse::<usize>().ok())
+        .sum();
+    limit.saturating_sub(used.saturating_sub(gives_way))
 }
 
 #[cfg(test)]
@@ -67,6 +78,14 @@ mod tests {
             "a batch of 50000 images needs about 50.0 GB of memory, and 20.0 GB are free; expected at most 20000 images"
         );
         assert!(fits(20_000, 1_000_000, 20_000_000_000).is_ok());
+    }
+
+    #[test]
+    fn files_that_a_container_keeps_at_hand_count_as_free() {
+        let stat = "anon 300\nfile 600\nactive_file 200\ninactive_file 350\nslab_reclaimable 20\n";
+        assert_eq!(rest(1_000, 950, stat), 620);
+        assert_eq!(rest(1_000, 950, ""), 50);
+        assert_eq!(rest(1_000, 1_100, ""), 0);
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub struct Layer {
     pub kind: &'static str,
     /// The shape that comes out for one image, channels last as in Keras's table.
     pub output_shape: Vec<i64>,
-    /// Named weights, `float32`. Empty for layers that only reshape.
+    /// Named weights, `float32` (in a [replica](Model::replica) its kind). Empty for layers that only
+    /// reshape.
     pub weights: Vec<(&'static str, Tensor)>,
     trainable: bool,
 }

@@ -66,11 +66,14 @@ pub struct Plan {
 /// Trains a model to turn noisy images into the originals, and prints a line for each epoch.
 ///
 /// Adam (Kingma & Ba 2015) on the layers that are trainable, with a new optimizer each time, as
-/// after Keras's `compile`. The same settings give the same weights, whatever else is drawn meanwhile.
+/// after Keras's `compile`. On one machine the same settings, precision and threads among them, give the same
+/// weights, whatever else is drawn meanwhile; elsewhere they differ by rounding.
 ///
 /// # Errors
 /// Settings that make no sense (each is named with what was expected), a model whose layers are
-/// all frozen, or a loss that stopped being a number (the model then keeps the weights it came with).
+/// all frozen, a batch that memory cannot hold, or a loss that stopped being a number (the model then
+/// gets back its best weights with [`Keep::Best`], else those it came with). After another error of the
+/// objective the model keeps what it has learnt so far.
 ///
 /// ```no_run
 /// use diffusion::prelude::*;
@@ -149,7 +152,7 @@ pub fn fit_with<M: Model>(
         config.threads,
         |learner, job| learner.answer(objective, job),
         |crew| {
-            let adam = Adam::new(weights, copies, config.learning_rate, config.threads);
+            let adam = Adam::new(weights, copies, config.learning_rate, config.threads)?;
             training.run(model, crew, adam, observer)
         },
     )

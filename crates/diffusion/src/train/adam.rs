@@ -1,6 +1,7 @@
 //! Adam, to the letter as Keras computes it.
 
-use tch::{Kind, Tensor};
+use anyhow::{Result, ensure};
+use tch::{Device, Kind, Tensor};
 
 const BETA_1: f32 = 0.9;
 const BETA_2: f32 = 0.999;
@@ -24,24 +25,56 @@ pub(super) struct Adam {
 }
 
 impl Adam {
-    /// Weights must be contiguous `float32` tensors; `copies` is empty, or holds a contiguous
-    /// `bfloat16` tensor for each weight, which every step writes anew.
+    /// An optimizer of these weights. `copies` is empty, or holds a `bfloat16` tensor for each weight,
+    /// which every step writes anew.
+    ///
+    /// # Errors
+    /// A weight or a copy that is not a contiguous tensor of its kind on the CPU, or copies that are
+    /// not those of the weights.
     pub(super) fn new(
         weights: Vec<Tensor>,
         copies: Vec<Tensor>,
         learning_rate: f64,
         threads: usize,
-    ) -> Adam {
+    ) -> Result<Adam> {
+        let usable = |tensor: &Tensor, kind: Kind| {
+            ensure!(
+                tensor.kind() == kind && tensor.is_contiguous() && tensor.device() == Device::Cpu,
+                "a weight of shape {:?} cannot be trained: it holds {:?} numbers on {:?}, {}; expected {kind:?} numbers on the CPU, contiguous",
+                tensor.size(),
+                tensor.kind(),
+                tensor.device(),
+                if tensor.is_contiguous() {
+                    "contiguous"
+                } else {
+                    "permuted"
+                },
+            );
+            Ok(())
+        };
+        for weight in &weights {
+            usable(weight, Kind::Float)?;
+        }
+        for copy in &copies {
+            usable(copy, Kind::BFloat16)?;
+        }
+        let sizes = |tensors: &[Tensor]| tensors.iter().map(Tensor::size).collect::<Vec<_>>();
+        ensure!(
+            copies.is_empty() || sizes(&copies) == sizes(&weights),
+            "the model's replica has weights of shapes {:?}; expected {:?}",
+            sizes(&copies),
+            sizes(&weights),
+        );
         let zeros = |weight: &Tensor| (vec![0.0; weight.numel()], vec![0.0; weight.numel()]);
         let moments = weights.iter().map(zeros).collect();
-        Adam {
+        Ok(Adam {
             weights,
             copies,
             moments,
             learning_rate,
             threads,
             steps: 0,
-        }
+        })
     }
 
     /// One step down the sum of these gradients: from each thread one for each weight, of the
@@ -54,8 +87,11 @@ impl Adam {
         let alpha = (self.learning_rate * correction) as f32;
         for (at, (weight, (m, v))) in self.weights.iter().zip(&mut self.moments).enumerate() {
             let parts: Vec<Tensor> = gradients.iter().map(|part| part[at].contiguous()).collect();
+            for part in &parts {
+                assert_eq!(part.numel(), m.len(), "a gradient's size");
+            }
             // SAFETY: all these tensors are contiguous on the CPU with `m.len()` numbers of the kind
-            // that is asked for, live until the end of this block, and nobody else touches them: the
+            // that is asked for (checked here and in `new`), live until the end of this block, and nobody else touches them: the
             // threads that read weights and copies wait for their next job.
             let numbers = unsafe {
                 Numbers {
@@ -119,7 +155,10 @@ impl<'a> Gradient<'a> {
         unsafe {
             match tensor.kind() {
                 Kind::BFloat16 => Gradient::BFloat16(std::slice::from_raw_parts(at.cast(), len)),
-                _ => Gradient::Float(std::slice::from_raw_parts(at.cast(), len)),
+                kind => {
+                    assert_eq!(kind, Kind::Float, "a gradient's kind");
+                    Gradient::Float(std::slice::from_raw_parts(at.cast(), len))
+                }
             }
         }
     }
@@ -228,11 +267,13 @@ impl Numbers<'_> {
     }
 }
 
-/// The bits of the nearest `bfloat16`, ties to even.
+/// The bits of the nearest `bfloat16`, ties to even. (Additions wrap in words: a check for overflow
+/// would keep the loop from being vectorised, twenty times slower.)
 #[inline(always)]
 fn bfloat16(x: f32) -> u16 {
     let bits = x.to_bits();
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if x.is_nan() { 0x7fc0 } else { rounded as u16 }
 }
 
 #[cfg(test)]
@@ -241,26 +282,36 @@ mod tests {
 
     #[test]
     fn numbers_are_rounded_to_bfloat16_as_libtorch_rounds_them() {
-        let numbers: Vec<f32> = (-40_000..40_000).map(|n| n as f32 * 1.000_37e-3).collect();
+        let mut numbers: Vec<f32> = (-40_000..40_000).map(|n| n as f32 * 1.000_37e-3).collect();
+        numbers.extend([
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MAX,
+            1e-40,
+            -0.0,
+        ]);
         let rounded = Tensor::from_slice(&numbers).to_kind(Kind::BFloat16);
         // SAFETY: a contiguous tensor of as many 16-bit numbers, which lives to the end of the test.
         let theirs: &[u16] =
             unsafe { std::slice::from_raw_parts(rounded.data_ptr().cast(), numbers.len()) };
         let ours: Vec<u16> = numbers.iter().map(|&x| bfloat16(x)).collect();
         assert_eq!(ours, theirs);
+        assert_eq!(bfloat16(f32::NAN), 0x7fc0);
+        assert_eq!(bfloat16(f32::from_bits(0xffff_ffff)), 0x7fc0);
     }
 
     #[test]
     fn gradients_of_several_threads_add_up_and_the_copy_follows() {
         // Large enough for two threads and a last block that is not full.
         let size = 2 * NUMBERS_A_THREAD as i64 + 77;
-        let random = || Tensor::randn([size], (Kind::Float, tch::Device::Cpu));
+        let random = || Tensor::randn([size], (Kind::Float, Device::Cpu));
         let (weight, gradient, other) = (random(), random(), random());
         let (alone, together) = (weight.copy(), weight.copy());
         let copy = weight.to_kind(Kind::BFloat16);
-        let mut one = Adam::new(vec![alone.shallow_clone()], vec![], 0.01, 1);
+        let mut one = Adam::new(vec![alone.shallow_clone()], vec![], 0.01, 1).unwrap();
         let copies = vec![copy.shallow_clone()];
-        let mut two = Adam::new(vec![together.shallow_clone()], copies, 0.01, 2);
+        let mut two = Adam::new(vec![together.shallow_clone()], copies, 0.01, 2).unwrap();
         for _ in 0..3 {
             one.step(&[vec![&gradient + &other]]);
             two.step(&[vec![gradient.shallow_clone()], vec![other.shallow_clone()]]);
@@ -268,5 +319,18 @@ mod tests {
         assert_eq!(alone, together);
         assert_eq!(copy, together.to_kind(Kind::BFloat16));
         assert_ne!(together, weight);
+    }
+
+    #[test]
+    fn weights_that_cannot_be_trained_are_refused() {
+        let zeros = |kind| Tensor::zeros([3, 2], (kind, Device::Cpu));
+        let error = |weight: Tensor, copies: Vec<Tensor>| {
+            let adam = Adam::new(vec![weight], copies, 0.01, 1);
+            adam.err().map(|error| error.to_string()).unwrap()
+        };
+        assert!(error(zeros(Kind::Half), vec![]).contains("it holds Half numbers"));
+        assert!(error(zeros(Kind::Float).tr(), vec![]).contains("permuted"));
+        let other = Tensor::zeros([2, 2], (Kind::BFloat16, Device::Cpu));
+        assert!(error(zeros(Kind::Float), vec![other]).contains("expected [[3, 2]]"));
     }
 }

@@ -14,6 +14,8 @@ use crate::precision::Precision;
 pub trait Objective<M>: Sync {
     /// The mean loss of a batch, a tensor of one number that gradients can flow back from.
     ///
+    /// The model's weights are in the kind of [`FitConfig::precision`]; give it images of that kind.
+    ///
     /// A batch may be a part of one: each thread computes a part. What is random in a loss must come from
     /// [`Rng::stream`](crate::rng::Rng::stream), keyed by epoch and image, not from libtorch's generator,
     /// which the threads share.
@@ -22,7 +24,7 @@ pub trait Objective<M>: Sync {
     /// When the model's output and the data do not fit each other.
     fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor>;
 
-    /// Mean loss and score on a batch of held-out images.
+    /// Mean loss and score on a batch of held-out images, in the training's precision.
     ///
     /// # Errors
     /// When the score cannot be computed.
