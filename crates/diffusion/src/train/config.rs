@@ -6,7 +6,7 @@ use crate::crew::{check_threads, threads};
 use crate::data::Split;
 use crate::precision::Precision;
 
-/// Settings of [`fit`]. A cell states only what differs from the defaults.
+/// Settings of [`fit`](super::fit). A cell states only what differs from the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitConfig {
     /// How many times to go through the images (default 1).

@@ -50,7 +50,7 @@ pub struct Denoising {
 }
 
 impl Denoising {
-    /// The objective of a [`fit`] with these settings.
+    /// The objective of a [`fit`](super::fit) with these settings.
     ///
     /// # Errors
     /// A noise level that is negative or no number.
