@@ -1,4 +1,5 @@
-//! Lets `cargo test` and `cargo run` find libtorch when they start a program.
+//! Compiles this crate's one file in C++, and lets `cargo test` and `cargo run` find libtorch when they start
+//! a program.
 //!
 //! Cargo adds the link-search folders of build scripts to the library path of what it starts, but
 //! only those below its own build folder; libtorch lies elsewhere. So a link to it is laid there.
@@ -8,6 +9,16 @@ use std::path::Path;
 fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/autograd.cpp");
+    if let Some(libtorch) = std::env::var_os("LIBTORCH") {
+        cc::Build::new()
+            .cpp(true)
+            .std("c++20")
+            .warnings(false) // libtorch's headers are not ours to mend
+            .include(Path::new(&libtorch).join("include"))
+            .file("src/autograd.cpp")
+            .compile("diffusion_autograd");
+    }
     #[cfg(unix)]
     if let (Some(libtorch), Some(out)) = (std::env::var_os("LIBTORCH"), std::env::var_os("OUT_DIR"))
     {

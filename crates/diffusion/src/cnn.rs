@@ -18,6 +18,7 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use crate::conv::{Activation, convolution};
 use crate::crew::map_batches;
 use crate::data::SIDE;
 use crate::model::{Layer, Model, saved_config};
@@ -119,15 +120,15 @@ impl Cnn {
         // Each array is a shape as Keras prints it.
         let mut layers = [
             Layer::new("input_layer", "InputLayer", &[28, 28, 1], vec![]),
-            convolution(rng, "conv2d", "Conv2D", 1, 16),
-            convolution(rng, "conv2d_1", "Conv2D", 16, 32),
+            convolutional(rng, "conv2d", "Conv2D", 1, 16),
+            convolutional(rng, "conv2d_1", "Conv2D", 16, 32),
             Layer::new("flatten", "Flatten", &[25_088], vec![]),
             dense(rng, "dense", 25_088, 64),
             dense(rng, "dense_1", 64, 25_088),
             Layer::new("reshape", "Reshape", &[28, 28, 32], vec![]),
-            convolution(rng, "conv2d_transpose", "Conv2DTranspose", 32, 32),
-            convolution(rng, "conv2d_transpose_1", "Conv2DTranspose", 32, 16),
-            convolution(rng, "conv2d_2", "Conv2D", 16, 1),
+            convolutional(rng, "conv2d_transpose", "Conv2DTranspose", 32, 32),
+            convolutional(rng, "conv2d_transpose_1", "Conv2DTranspose", 32, 16),
+            convolutional(rng, "conv2d_2", "Conv2D", 16, 1),
         ];
         match config.start {
             Start::Keras => {}
@@ -174,20 +175,21 @@ impl Cnn {
 
     fn encoded(&self, x: &Tensor) -> Tensor {
         let [_, conv, conv_1, _, dense, ..] = &self.layers;
-        let x = convolve(x, conv).relu_(); //                            (N, 16, 28, 28)
-        let x = convolve(&x, conv_1).relu_(); //                         (N, 32, 28, 28)
-        let x = x.permute([0, 2, 3, 1]).flatten(1, 3); //               (N, 25,088), channels last
-        linear(&x, dense).relu_() //                                     (N, 64)
+        let x = x.reshape([-1, SIDE, SIDE, 1]); //             (N, 28, 28, 1), channels last from here on
+        let x = convolve(&x, conv, Activation::Relu); //       (N, 28, 28, 16)
+        let x = convolve(&x, conv_1, Activation::Relu); //     (N, 28, 28, 32)
+        linear(&x.flatten(1, 3), dense).relu_() //             (N, 64)
     }
 
     /// The second half of the network: `(N, 64)` to the logits of images, `(N, 1, 28, 28)`.
     fn decoded(&self, code: &Tensor) -> Tensor {
         let [.., dense_1, _, up, up_1, out] = &self.layers;
-        let x = linear(code, dense_1).relu_(); //                        (N, 25,088)
-        let x = x.view([-1, SIDE, SIDE, 32]).permute([0, 3, 1, 2]); //  (N, 32, 28, 28)
-        let x = convolve(&x, up).relu_(); //                             (N, 32, 28, 28)
-        let x = convolve(&x, up_1).relu_(); //                           (N, 16, 28, 28)
-        convolve(&x, out) //                                            (N, 1, 28, 28)
+        let x = linear(code, dense_1).relu_(); //              (N, 25,088)
+        let x = x.view([-1, SIDE, SIDE, 32]); //               (N, 28, 28, 32)
+        let x = convolve(&x, up, Activation::Relu); //         (N, 28, 28, 32)
+        let x = convolve(&x, up_1, Activation::Relu); //       (N, 28, 28, 16)
+        let x = convolve(&x, out, Activation::Linear); //      (N, 28, 28, 1)
+        x.view([-1, 1, SIDE, SIDE])
     }
 
     /// What the network makes of noisy images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
@@ -277,7 +279,13 @@ fn check_images(images: &Tensor) -> Result<()> {
 }
 
 /// A 3x3 convolution with "same" padding and stride 1.
-fn convolution(rng: &mut Rng, name: &'static str, kind: &'static str, from: i64, to: i64) -> Layer {
+fn convolutional(
+    rng: &mut Rng,
+    name: &'static str,
+    kind: &'static str,
+    from: i64,
+    to: i64,
+) -> Layer {
     let kernel = glorot(rng, 9 * from, 9 * to, &[to, 3, 3, from]);
     Layer::new(
         name,
@@ -305,16 +313,9 @@ fn zeros(size: i64) -> Tensor {
     Tensor::zeros([size], (Kind::Float, tch::Device::Cpu))
 }
 
-fn convolve(x: &Tensor, layer: &Layer) -> Tensor {
+fn convolve(x: &Tensor, layer: &Layer, activation: Activation) -> Tensor {
     let (kernel, bias) = kernel_and_bias(x, layer);
-    x.conv2d(
-        &kernel.permute([0, 3, 1, 2]),
-        Some(bias),
-        [1, 1],
-        [1, 1],
-        [1, 1],
-        1,
-    )
+    convolution(x, &kernel, &bias, activation)
 }
 
 /// A dense layer. In `float32` it goes through oneDNN, as convolutions and everything in `bfloat16` do

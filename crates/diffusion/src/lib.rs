@@ -19,8 +19,10 @@
 //! # }
 //! ```
 
+mod autograd;
 pub mod classical;
 pub mod cnn;
+pub mod conv;
 pub mod crew;
 pub mod data;
 pub mod figure;
