@@ -118,7 +118,7 @@ impl Worker {
     }
 
     /// Images a second over the timed steps, and the loss at their end.
-    fn train<M: Model>(&self, model: &mut M, request: &Request) -> Result<Value> {
+    fn train<M: Forward>(&self, model: &mut M, request: &Request) -> Result<Value> {
         let &Request {
             batch,
             warmup,

@@ -3,25 +3,21 @@
 //! The same network as the lesson's Keras model, weight for weight: given the same weights it
 //! computes the same function (the golden tests hold the two side by side).
 //!
-//! How weights are laid out, in memory and in checkpoints:
-//! - A convolution's `kernel` is `(out, height, width, in)`. Seen through `permute([0, 3, 1, 2])`
-//!   it is the tensor libtorch expects, in the channels-last order that its CPU kernels are
-//!   fastest with. Keras's `(height, width, in, out)` is a permutation of it.
-//! - With stride 1 and "same" padding a transposed convolution is an ordinary one whose kernel is
-//!   flipped in height and width and has its channels swapped. We store that ordinary kernel: the
-//!   same function, much faster.
-//! - A dense layer's `kernel` is `(out, in)`. Flatten and reshape go channels last, as in Keras.
+//! How weights are laid out stands in `layers.rs`; flatten and reshape go channels last, as in Keras. With stride
+//! 1 and "same" padding a transposed convolution is an ordinary one whose kernel is flipped in height and
+//! width and has its channels swapped. We store that ordinary kernel: the same function, much faster.
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use crate::conv::{Activation, convolution};
+use crate::conv::Activation;
 use crate::crew::map_batches;
 use crate::data::SIDE;
-use crate::model::{Layer, Model, saved_config};
+use crate::layers::{check_images, convolutional, convolve, dense, linear};
+use crate::model::{Forward, Layer, Model, load_first, saved_config};
 use crate::precision::Precision;
 use crate::rng::Rng;
 
@@ -120,15 +116,15 @@ impl Cnn {
         // Each array is a shape as Keras prints it.
         let mut layers = [
             Layer::new("input_layer", "InputLayer", &[28, 28, 1], vec![]),
-            convolutional(rng, "conv2d", "Conv2D", 1, 16),
-            convolutional(rng, "conv2d_1", "Conv2D", 16, 32),
+            convolutional(rng, "conv2d", "Conv2D", SIDE, 1, 16),
+            convolutional(rng, "conv2d_1", "Conv2D", SIDE, 16, 32),
             Layer::new("flatten", "Flatten", &[25_088], vec![]),
             dense(rng, "dense", 25_088, 64),
             dense(rng, "dense_1", 64, 25_088),
             Layer::new("reshape", "Reshape", &[28, 28, 32], vec![]),
-            convolutional(rng, "conv2d_transpose", "Conv2DTranspose", 32, 32),
-            convolutional(rng, "conv2d_transpose_1", "Conv2DTranspose", 32, 16),
-            convolutional(rng, "conv2d_2", "Conv2D", 16, 1),
+            convolutional(rng, "conv2d_transpose", "Conv2DTranspose", SIDE, 32, 32),
+            convolutional(rng, "conv2d_transpose_1", "Conv2DTranspose", SIDE, 32, 16),
+            convolutional(rng, "conv2d_2", "Conv2D", SIDE, 16, 1),
         ];
         match config.start {
             Start::Keras => {}
@@ -154,13 +150,7 @@ impl Cnn {
     /// # Errors
     /// When none of them exists, or the one that does is not a checkpoint of this model.
     pub fn load_first(paths: &[&str]) -> Result<Cnn> {
-        let found = paths.iter().find(|path| Path::new(path).exists());
-        let Some(path) = found else {
-            bail!("no checkpoint found; looked for {}", paths.join(", "))
-        };
-        let cnn = Cnn::load(path)?;
-        println!("Weights from {path}.");
-        Ok(cnn)
+        load_first(paths, |path| Cnn::load(path))
     }
 
     /// The first half of the network: images `(N, 1, 28, 28)` to `(N, 64)`, the output of the layer
@@ -228,10 +218,6 @@ impl Model for Cnn {
         serde_json::json!({ "seed": self.config.seed, "start": self.config.start })
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.decoded(&self.encoded(x))
-    }
-
     fn layers(&self) -> &[Layer] {
         &self.layers
     }
@@ -245,6 +231,12 @@ impl Model for Cnn {
             config: self.config.clone(),
             layers: self.layers.each_ref().map(change),
         }
+    }
+}
+
+impl Forward for Cnn {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.decoded(&self.encoded(x))
     }
 }
 
@@ -262,80 +254,4 @@ fn calibrate(layers: &mut [Layer; 10]) {
         };
         let _ = bias.fill_(logit);
     });
-}
-
-fn check_images(images: &Tensor) -> Result<()> {
-    let shape = images.size();
-    ensure!(
-        shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
-        "the network takes images of shape (N, 1, 28, 28); these have {shape:?}"
-    );
-    ensure!(
-        images.is_floating_point(),
-        "the network takes images of fractions in [0, 1]; these hold {:?} numbers",
-        images.kind()
-    );
-    Ok(())
-}
-
-/// A 3x3 convolution with "same" padding and stride 1.
-fn convolutional(
-    rng: &mut Rng,
-    name: &'static str,
-    kind: &'static str,
-    from: i64,
-    to: i64,
-) -> Layer {
-    let kernel = glorot(rng, 9 * from, 9 * to, &[to, 3, 3, from]);
-    Layer::new(
-        name,
-        kind,
-        &[SIDE, SIDE, to],
-        vec![("kernel", kernel), ("bias", zeros(to))],
-    )
-}
-
-fn dense(rng: &mut Rng, name: &'static str, from: i64, to: i64) -> Layer {
-    let kernel = glorot(rng, from, to, &[to, from]);
-    Layer::new(
-        name,
-        "Dense",
-        &[to],
-        vec![("kernel", kernel), ("bias", zeros(to))],
-    )
-}
-
-fn glorot(rng: &mut Rng, fan_in: i64, fan_out: i64, shape: &[i64]) -> Tensor {
-    rng.uniform((6.0 / (fan_in + fan_out) as f32).sqrt(), shape)
-}
-
-fn zeros(size: i64) -> Tensor {
-    Tensor::zeros([size], (Kind::Float, tch::Device::Cpu))
-}
-
-fn convolve(x: &Tensor, layer: &Layer, activation: Activation) -> Tensor {
-    let (kernel, bias) = kernel_and_bias(x, layer);
-    convolution(x, &kernel, &bias, activation)
-}
-
-/// A dense layer. In `float32` it goes through oneDNN, as convolutions and everything in `bfloat16` do
-/// by themselves: libtorch would call MKL, which on processors of other makers than Intel leaves half
-/// of their vector units idle (2.5 to 3 ms a product of this network's matrices against 1.1).
-fn linear(x: &Tensor, layer: &Layer) -> Tensor {
-    let (kernel, bias) = kernel_and_bias(x, layer);
-    match x.kind() == Kind::Float && tch::utils::has_mkldnn() {
-        true => x
-            .to_mkldnn()
-            .mkldnn_linear(&kernel, Some(bias))
-            .to_dense(None, false),
-        false => x.linear(&kernel, Some(bias)),
-    }
-}
-
-/// A layer's weights in the kind of its input.
-fn kernel_and_bias(x: &Tensor, layer: &Layer) -> (Tensor, Tensor) {
-    let [(_, kernel), (_, bias)] = &layer.weights[..] else {
-        unreachable!("convolutional and dense layers are built with a kernel and a bias")
-    };
-    (kernel.to_kind(x.kind()), bias.to_kind(x.kind()))
 }

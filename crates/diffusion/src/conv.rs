@@ -9,8 +9,6 @@
 mod fast;
 #[cfg(target_arch = "x86_64")]
 mod field;
-#[cfg(target_arch = "x86_64")]
-mod lanes;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]

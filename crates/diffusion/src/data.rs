@@ -201,6 +201,19 @@ impl Split {
         scale(&self.images.index_select(0, &Tensor::from_slice(indices)))
     }
 
+    /// The labels of images that are known to exist: `(indices,)`, `int64`.
+    pub(crate) fn gather_labels(&self, indices: &[i64]) -> Tensor {
+        self.labels.index_select(0, &Tensor::from_slice(indices))
+    }
+
+    /// The same as numbers.
+    pub(crate) fn label_values(&self, indices: &[i64]) -> Vec<i64> {
+        let labels = self.gather_labels(indices);
+        (0..indices.len() as i64)
+            .map(|at| labels.int64_value(&[at]))
+            .collect()
+    }
+
     /// All but the last `n` images, and the last `n`: what to train on, and what to watch it by.
     /// Both share this split's memory.
     ///

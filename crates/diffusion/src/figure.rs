@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub use digits::{grid, rows, rows_with_captions};
+pub use digits::{animation, grid, rows, rows_with_captions};
 pub use plot::{Series, curve, histogram, scatter};
 
 /// How many pixels of a PNG make one pixel on the page.
@@ -44,6 +44,7 @@ pub(crate) struct Picture {
 pub(crate) enum Mime {
     Png,
     Svg,
+    Gif,
 }
 
 impl Mime {
@@ -51,6 +52,7 @@ impl Mime {
         match self {
             Mime::Png => "image/png",
             Mime::Svg => "image/svg+xml",
+            Mime::Gif => "image/gif",
         }
     }
 
@@ -58,6 +60,7 @@ impl Mime {
         match self {
             Mime::Png => "png",
             Mime::Svg => "svg",
+            Mime::Gif => "gif",
         }
     }
 }
@@ -97,7 +100,7 @@ impl Figure {
         &self.alt
     }
 
-    /// Saves the picture; digits are `.png`, lines are `.svg`.
+    /// Saves the picture; digits are `.png`, lines are `.svg`, animations `.gif`.
     ///
     /// # Errors
     /// When the figure could not be drawn, the file's extension is another one, or it cannot be written.

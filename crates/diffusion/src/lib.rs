@@ -21,36 +21,55 @@
 
 mod autograd;
 pub mod classical;
+pub mod classifier;
 pub mod cnn;
 pub mod conv;
 pub mod crew;
 pub mod data;
 pub mod figure;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+mod layers;
 mod memory;
 pub mod metrics;
 pub mod model;
 pub mod noise;
+pub mod norm;
 pub mod precision;
 pub mod rng;
+pub mod sample;
+pub mod schedule;
+pub mod scores;
 pub mod show;
+#[cfg(target_arch = "x86_64")]
+mod slices;
 pub mod train;
+pub mod unet;
 
 /// Everything a notebook cell needs: `use diffusion::prelude::*;`.
 pub mod prelude {
     pub use crate::classical::{gaussian_filter, median_filter};
+    pub use crate::classifier::{Classifier, ClassifierConfig};
     pub use crate::cnn::{Cnn, CnnConfig, Start};
     pub use crate::crew::threads;
     pub use crate::data::{Mnist, Split, pixels};
     pub use crate::figure::{
-        Figure, Series, curve, grid, histogram, rows, rows_with_captions, scatter,
+        Figure, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
     };
     pub use crate::metrics::{Scores, binary_cross_entropy, psnr, score, ssim};
-    pub use crate::model::{Layer, Model, Summary};
+    pub use crate::model::{Forward, Layer, Model, Summary};
     pub use crate::noise::add_noise;
     pub use crate::precision::Precision;
     pub use crate::rng::seed;
+    pub use crate::sample::{Sampler, Samples, Steps, denoise_from, inpaint, sample};
+    pub use crate::schedule::{Schedule, centred, to_pixels};
+    pub use crate::scores::{GenerationScores, class_accuracy, frechet_distance, judge};
     pub use crate::show::check;
-    pub use crate::train::{FitConfig, History, Keep, Noise, fit};
+    pub use crate::train::{
+        Classification, Decay, FitConfig, History, Keep, Noise, NoisePrediction, PrintLines, fit,
+        fit_with, resume,
+    };
+    pub use crate::unet::{Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};
     pub use ndarray::{Array1, Array2, s};
     pub use tch::{Device, Kind, Tensor};

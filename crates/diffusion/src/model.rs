@@ -1,27 +1,24 @@
 //! What every network of the lesson is: an ordered list of named layers whose weights can be
 //! frozen, summed up in a table, saved and loaded.
 
-use std::collections::{BTreeMap, HashMap};
+mod checkpoint;
+
 use std::fmt;
-use std::fs;
-use std::io::Write;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
-use serde::de::DeserializeOwned;
+use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use crate::data::thousands;
 use crate::show::Table;
+pub(crate) use checkpoint::{saved_config, write_whole};
 
 /// One layer: a name, what comes out of it, and the weights it holds.
 #[derive(Debug)]
 pub struct Layer {
     /// The name, as Keras gives it: `conv2d`, `conv2d_1`, `dense`, …
-    pub name: &'static str,
+    pub name: String,
     /// The kind of layer, as Keras calls it: `Conv2D`, `Dense`, …
     pub kind: &'static str,
     /// The shape that comes out for one image, channels last as in Keras's table.
@@ -35,13 +32,13 @@ pub struct Layer {
 impl Layer {
     /// A trainable layer with these weights.
     pub fn new(
-        name: &'static str,
+        name: &str,
         kind: &'static str,
         output_shape: &[i64],
         weights: Vec<(&'static str, Tensor)>,
     ) -> Layer {
         let mut layer = Layer {
-            name,
+            name: name.to_owned(),
             kind,
             output_shape: output_shape.to_vec(),
             weights,
@@ -71,7 +68,7 @@ impl Layer {
                 .set_requires_grad(self.trainable),
         };
         Layer {
-            name: self.name,
+            name: self.name.clone(),
             kind: self.kind,
             output_shape: self.output_shape.clone(),
             weights: self
@@ -91,7 +88,7 @@ impl Layer {
     }
 }
 
-/// A network that maps images to images, as an ordered list of named layers.
+/// A network, as an ordered list of named layers.
 ///
 /// A model computes in the kind of its input: `float32` images give `float32` results, `bfloat16`
 /// ones are worked on in `bfloat16`, with the same `float32` weights converted on the way.
@@ -104,10 +101,6 @@ pub trait Model: Send {
 
     /// The settings the model was built from; they stand in its checkpoints.
     fn config(&self) -> serde_json::Value;
-
-    /// The network's output before its last activation (the logits): `(N, 1, 28, 28)` for
-    /// images `(N, 1, 28, 28)`.
-    fn forward(&self, x: &Tensor) -> Tensor;
 
     /// The layers, from input to output.
     fn layers(&self) -> &[Layer];
@@ -192,7 +185,7 @@ pub trait Model: Send {
     /// The table of layers that Keras prints: shown as the last value of a cell.
     fn summary(&self) -> Summary {
         let rows = self.layers().iter().map(|layer| SummaryRow {
-            name: layer.name,
+            name: layer.name.clone(),
             kind: layer.kind,
             output_shape: shape_text(&layer.output_shape),
             parameters: layer.parameters(),
@@ -214,7 +207,7 @@ pub trait Model: Send {
     where
         Self: Sized,
     {
-        save(self, path.as_ref(), Kind::Float)
+        checkpoint::save(self, path.as_ref(), Kind::Float)
     }
 
     /// Saves as [`save`](Model::save) does, at half the size: weights are rounded to `float16`
@@ -226,7 +219,7 @@ pub trait Model: Send {
     where
         Self: Sized,
     {
-        save(self, path.as_ref(), Kind::Half)
+        checkpoint::save(self, path.as_ref(), Kind::Half)
     }
 
     /// Replaces this model's weights by a checkpoint's.
@@ -239,8 +232,26 @@ pub trait Model: Send {
     where
         Self: Sized,
     {
-        load(self, path.as_ref())
+        checkpoint::load(self, path.as_ref())
     }
+}
+
+/// A [`Model`] that needs nothing but images.
+pub trait Forward: Model {
+    /// The network's output before its last activation (the logits), for images `(N, 1, 28, 28)`: images of the
+    /// same shape from a denoiser, `(N, classes)` from a classifier.
+    fn forward(&self, x: &Tensor) -> Tensor;
+}
+
+/// A model with the weights of the first of these checkpoints that exists. Says which one it was.
+pub(crate) fn load_first<M>(paths: &[&str], load: impl Fn(&str) -> Result<M>) -> Result<M> {
+    let found = paths.iter().find(|path| Path::new(path).exists());
+    let Some(path) = found else {
+        bail!("no checkpoint found; looked for {}", paths.join(", "))
+    };
+    let model = load(path)?;
+    println!("Weights from {path}.");
+    Ok(model)
 }
 
 fn set_trainable(
@@ -288,7 +299,7 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SummaryRow {
     /// The layer's name.
-    pub name: &'static str,
+    pub name: String,
     /// The kind of layer.
     pub kind: &'static str,
     /// What comes out, as Keras writes it: `(None, 28, 28, 16)`.
@@ -361,162 +372,4 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.table().fmt(f)
     }
-}
-
-// ---- checkpoints ---------------------------------------------------------------------------------
-
-/// Metadata keys of a checkpoint.
-const MODEL_KEY: &str = "model";
-const CONFIG_KEY: &str = "config";
-
-fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
-    let dtype = if kind == Kind::Half {
-        Dtype::F16
-    } else {
-        Dtype::F32
-    };
-    let mut tensors = Vec::new();
-    for (name, weight) in named_weights(model.layers()) {
-        let shape: Vec<usize> = weight.size().iter().map(|&size| size as usize).collect();
-        tensors.push((name, shape, bytes_of(&weight, kind)?));
-    }
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = [
-        (MODEL_KEY.to_owned(), M::KIND.to_owned()),
-        (CONFIG_KEY.to_owned(), model.config().to_string()),
-    ];
-    let bytes = safetensors::serialize(views, &Some(metadata.into()))?;
-    write_whole(path, &bytes)
-}
-
-fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
-    let bytes =
-        fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))?;
-    let weights =
-        read_weights(&bytes, M::KIND, model.layers()).with_context(|| not_of_this_model(path))?;
-    let targets = model.layers_mut().iter_mut().flat_map(|layer| {
-        let trainable = layer.trainable;
-        layer
-            .weights
-            .iter_mut()
-            .map(move |(_, weight)| (weight, trainable))
-    });
-    for ((target, trainable), weight) in targets.zip(weights) {
-        *target = weight.set_requires_grad(trainable);
-    }
-    Ok(())
-}
-
-/// The configuration that stands in a checkpoint of this kind of model.
-pub(crate) fn saved_config<C: DeserializeOwned>(path: &Path, kind: &str) -> Result<C> {
-    let bytes = read(path)?;
-    let read = || -> Result<C> {
-        let metadata = metadata(&bytes, kind)?;
-        let config = metadata
-            .get(CONFIG_KEY)
-            .context("it names no configuration")?;
-        serde_json::from_str(config)
-            .with_context(|| format!("its configuration {config} is not this model's"))
-    };
-    read().with_context(|| not_of_this_model(path))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))
-}
-
-fn not_of_this_model(path: &Path) -> String {
-    format!("{} is not a checkpoint of this model", path.display())
-}
-
-/// What a checkpoint says about itself, once it is known to be of this kind of model.
-fn metadata(bytes: &[u8], kind: &str) -> Result<HashMap<String, String>> {
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).context("it is truncated, or not a safetensors file")?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let found = metadata.get(MODEL_KEY);
-    ensure!(
-        found.is_some_and(|found| found == kind),
-        "it holds a model of kind {}; expected {kind:?}",
-        found.map_or("unknown".to_owned(), |found| format!("{found:?}")),
-    );
-    Ok(metadata)
-}
-
-/// The tensors of a checkpoint, in the order of `layers`, once everything about it is right.
-fn read_weights(bytes: &[u8], kind: &str, layers: &[Layer]) -> Result<Vec<Tensor>> {
-    metadata(bytes, kind)?;
-    let file =
-        SafeTensors::deserialize(bytes).context("it is truncated, or not a safetensors file")?;
-    let mut found: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
-    let mut weights = Vec::new();
-    for (name, weight) in named_weights(layers) {
-        let Some(view) = found.remove(&name) else {
-            bail!("the tensor {name} is missing")
-        };
-        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-        ensure!(
-            shape == weight.size(),
-            "the tensor {name} has shape {shape:?}; expected {:?}",
-            weight.size()
-        );
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            other => bail!("the tensor {name} holds {other:?}; expected F32 or F16"),
-        };
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float);
-        ensure!(
-            bool::try_from(tensor.isfinite().all())?,
-            "the tensor {name} holds numbers that are not finite"
-        );
-        weights.push(tensor);
-    }
-    ensure!(
-        found.is_empty(),
-        "it holds tensors that this model does not know: {}",
-        found.keys().cloned().collect::<Vec<_>>().join(", "),
-    );
-    Ok(weights)
-}
-
-fn named_weights(layers: &[Layer]) -> impl Iterator<Item = (String, Tensor)> + '_ {
-    layers.iter().flat_map(|layer| {
-        layer
-            .weights
-            .iter()
-            .map(|(name, weight)| (format!("{}.{name}", layer.name), weight.shallow_clone()))
-    })
-}
-
-fn bytes_of(weight: &Tensor, kind: Kind) -> Result<Vec<u8>> {
-    let flat = weight.detach().to_kind(kind).contiguous().view(-1);
-    let mut bytes = vec![0u8; flat.numel() * kind.elt_size_in_bytes()];
-    flat.f_copy_data_u8(&mut bytes, flat.numel())?;
-    Ok(bytes)
-}
-
-/// Writes a file so that it is there whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let write = || -> Result<()> {
-        fs::create_dir_all(folder)?;
-        let mut name = path.file_name().context("it names no file")?.to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let temporary = folder.join(name);
-        let written = fs::File::create(&temporary)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary); // what is half-written helps nobody
-        }
-        Ok(written?)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

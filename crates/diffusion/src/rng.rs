@@ -78,6 +78,16 @@ impl Rng {
         Tensor::from_slice(&values).view(shape)
     }
 
+    /// One of the numbers `0..n`, each as likely as another.
+    pub fn below(&mut self, n: usize) -> usize {
+        Uniform::new(0, n.max(1)).sample(&mut self.0)
+    }
+
+    /// A number spread evenly over `[0, 1)`.
+    pub fn share(&mut self) -> f64 {
+        Uniform::new(0.0, 1.0).sample(&mut self.0)
+    }
+
     /// The numbers `0..n` in random order.
     pub fn permutation(&mut self, n: usize) -> Vec<i64> {
         let mut order: Vec<i64> = (0..n as i64).collect();

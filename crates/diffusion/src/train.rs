@@ -1,29 +1,35 @@
 //! Training: one loop, for any model and any objective.
 
 mod adam;
+mod average;
+mod checkpoint;
 mod config;
 mod history;
 mod learner;
+mod noise_prediction;
 mod objective;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use crate::crew::{Crew, hands, with_crew};
 use crate::data::Split;
 use crate::memory::check_memory;
-use crate::model::Model;
+use crate::model::{Forward, Model};
 use crate::precision::Precision;
 use crate::rng::Rng;
 
 use adam::Adam;
-pub use config::{FitConfig, Keep, Noise};
+use average::Average;
+use checkpoint::Checkpoint;
+pub use config::{Decay, FitConfig, Keep, Noise};
 pub use history::{Epoch, History, PrintLines};
 use learner::{Answer, Job, Learner};
-pub use objective::{Denoising, Objective, Validation};
+pub use noise_prediction::NoisePrediction;
+pub use objective::{Classification, Denoising, Measures, Objective, Validation};
 
 /// How many held-out images a thread judges at once.
 const VALIDATION_BATCH: usize = 250;
@@ -61,6 +67,8 @@ pub struct Plan {
     pub validation: usize,
     /// The precision.
     pub precision: Precision,
+    /// What loss and score are called.
+    pub measures: Measures,
 }
 
 /// Trains a model to turn noisy images into the originals, and prints a line for each epoch.
@@ -86,7 +94,7 @@ pub struct Plan {
 /// # Ok(())
 /// # }
 /// ```
-pub fn fit<M: Model>(model: &mut M, data: &Split, config: &FitConfig) -> Result<History> {
+pub fn fit<M: Forward>(model: &mut M, data: &Split, config: &FitConfig) -> Result<History> {
     let objective = Denoising::of(config)?;
     match config.quiet {
         true => fit_with(model, data, &objective, config, &mut ()),
@@ -108,6 +116,37 @@ pub fn fit_with<M: Model>(
     objective: &impl Objective<M>,
     config: &FitConfig,
     observer: &mut impl Observer<M>,
+) -> Result<History> {
+    train(model, data, objective, config, observer, None)
+}
+
+/// Goes on with a training that ended before its time, from the last epoch that
+/// [`FitConfig::checkpoint`] holds: with the same model, data and settings the result is that of an unbroken run.
+///
+/// # Errors
+/// As [`fit`]; settings without a checkpoint, one that cannot be read, or one of a training with other settings.
+pub fn resume<M: Model>(
+    model: &mut M,
+    data: &Split,
+    objective: &impl Objective<M>,
+    config: &FitConfig,
+    observer: &mut impl Observer<M>,
+) -> Result<History> {
+    let path = config
+        .checkpoint
+        .as_ref()
+        .context("there is nothing to resume: the settings name no `checkpoint`")?;
+    let checkpoint = Checkpoint::read(path)?;
+    train(model, data, objective, config, observer, Some(checkpoint))
+}
+
+fn train<M: Model>(
+    model: &mut M,
+    data: &Split,
+    objective: &impl Objective<M>,
+    config: &FitConfig,
+    observer: &mut impl Observer<M>,
+    earlier: Option<Checkpoint>,
 ) -> Result<History> {
     config::check(config, data)?;
     let (train, held_out) = match config.validation {
@@ -136,24 +175,30 @@ pub fn fit_with<M: Model>(
     };
     let learner = |_| Learner::new(replica.replica(kind), &train, held_out.as_ref());
     let learners: Vec<Learner<M>> = (0..hands(config.threads)).map(learner).collect();
+    let plan = Plan {
+        epochs: config.epochs,
+        batches: train.len().div_ceil(config.batch_size),
+        images: train.len(),
+        validation: config.validation,
+        precision: config.precision,
+        measures: objective.measures(),
+    };
     let training = Training {
-        plan: Plan {
-            epochs: config.epochs,
-            batches: train.len().div_ceil(config.batch_size),
-            images: train.len(),
-            validation: config.validation,
-            precision: config.precision,
-        },
+        plan,
         hands: learners.len(),
         config,
+        settings: checkpoint::settings(&model.config(), config, objective, &plan),
     };
     with_crew(
         learners,
         config.threads,
         |learner, job| learner.answer(objective, job),
         |crew| {
-            let adam = Adam::new(weights, copies, config.learning_rate, config.threads)?;
-            training.run(model, crew, adam, observer)
+            let mut state = State::new(Adam::new(weights, copies, config.threads)?, config, plan);
+            if let Some(checkpoint) = earlier {
+                state.restore(checkpoint, &training.settings)?;
+            }
+            training.run(model, crew, state, observer)
         },
     )
 }
@@ -163,6 +208,38 @@ struct Training<'a> {
     plan: Plan,
     hands: usize,
     config: &'a FitConfig,
+    /// What a checkpoint must have been made with to be this training's.
+    settings: String,
+}
+
+/// What changes.
+struct State {
+    adam: Adam,
+    average: Option<Average>,
+    history: History,
+    /// The lowest validation loss and its weights.
+    best: Option<(f64, Vec<Tensor>)>,
+}
+
+impl State {
+    fn new(adam: Adam, config: &FitConfig, plan: Plan) -> State {
+        let average = |decay| Average::new(decay, adam.copy_weights());
+        State {
+            average: config.average.map(average),
+            history: History::new(plan),
+            best: None,
+            adam,
+        }
+    }
+
+    /// Exchanges the weights and their average, if there is one.
+    fn exchange(&mut self) {
+        if let Some(average) = &mut self.average {
+            let weights = self.adam.copy_weights();
+            self.adam.restore_weights(&average.weights);
+            average.weights = weights;
+        }
+    }
 }
 
 type Workers = Crew<Job, Result<Answer>>;
@@ -172,61 +249,88 @@ impl Training<'_> {
         &self,
         model: &M,
         crew: &Workers,
-        mut adam: Adam,
+        mut state: State,
         observer: &mut impl Observer<M>,
     ) -> Result<History> {
         let (config, plan) = (self.config, &self.plan);
-        let first = adam.copy_weights();
-        let mut history = History::new(*plan);
-        let mut best: Option<(f64, Vec<Tensor>)> = None;
+        let first = state.adam.copy_weights();
         observer.start(plan);
-        for epoch in 0..config.epochs {
+        for epoch in state.history.epochs.len()..config.epochs {
             let started = Instant::now();
-            let order = Rng::stream(config.seed, &[epoch as u64]).permutation(plan.images);
-            let (mut sum, mut flow) = (0.0, ControlFlow::Continue(()));
-            let mut seen = 0;
-            for batch in order.chunks(config.batch_size) {
-                let (loss, gradients) = self.learn(crew, batch, epoch as u64)?;
-                if !loss.is_finite() {
-                    // A network is never left in ruins: it gets back its best weights, or its first.
-                    adam.restore_weights(best.as_ref().map_or(&first, |(_, weights)| weights));
-                    bail!(
-                        "the loss is {loss} after {} batches: training has diverged; try a learning rate below {}",
-                        history.batch_losses.len() + 1,
-                        config.learning_rate,
-                    );
-                }
-                adam.step(&gradients);
-                sum += loss * batch.len() as f64;
-                seen += batch.len();
-                history.batch_losses.push(loss);
-                flow = observer.batch(plan, model, history.batch_losses.len(), loss);
-                if flow.is_break() {
-                    break;
-                }
-            }
+            let (loss, flow) = self.epoch(model, crew, &mut state, observer, epoch, &first)?;
+            // From here on the model is what it would be if the training ended now.
+            state.exchange();
             let epoch = Epoch {
                 number: epoch + 1,
-                loss: sum / seen as f64,
+                loss,
                 validation: self.validate(crew)?,
                 seconds: started.elapsed().as_secs_f64(),
             };
             if let (Keep::Best, Some(now)) = (config.keep, epoch.validation)
-                && best.as_ref().is_none_or(|(loss, _)| now.loss < *loss)
+                && state.best.as_ref().is_none_or(|(loss, _)| now.loss < *loss)
             {
-                best = Some((now.loss, adam.copy_weights()));
+                state.best = Some((now.loss, state.adam.copy_weights()));
             }
             let told = observer.epoch(plan, model, &epoch);
-            history.epochs.push(epoch);
-            if flow.is_break() || told.is_break() {
-                history.stopped = true;
+            state.exchange();
+            state.history.epochs.push(epoch);
+            state.history.stopped = flow.is_break() || told.is_break();
+            // An epoch that was cut short would be missing from a run that goes on.
+            if let (Some(path), ControlFlow::Continue(())) = (&config.checkpoint, flow) {
+                state.save(path, &self.settings)?;
+            }
+            if state.history.stopped {
                 break;
             }
         }
-        if let Some((_, weights)) = best {
-            adam.restore_weights(&weights);
+        match state.best.take() {
+            Some((_, weights)) => state.adam.restore_weights(&weights),
+            None => state.exchange(),
         }
-        Ok(history)
+        Ok(state.history)
+    }
+
+    /// Goes through all images once: the mean loss, and whether the observer lets it go on.
+    fn epoch<M>(
+        &self,
+        model: &M,
+        crew: &Workers,
+        state: &mut State,
+        observer: &mut impl Observer<M>,
+        epoch: usize,
+        first: &[Tensor],
+    ) -> Result<(f64, ControlFlow<()>)> {
+        let (config, plan) = (self.config, &self.plan);
+        let order = Rng::stream(config.seed, &[epoch as u64]).permutation(plan.images);
+        let (mut sum, mut seen) = (0.0, 0);
+        for batch in order.chunks(config.batch_size) {
+            let (loss, gradients) = self.learn(crew, batch, epoch as u64)?;
+            let losses = &mut state.history.batch_losses;
+            if !loss.is_finite() {
+                // A network is never left in ruins: it gets back its best weights, or its first.
+                let sound = state.best.as_ref().map_or(first, |(_, weights)| weights);
+                state.adam.restore_weights(sound);
+                bail!(
+                    "the loss is {loss} after {} batches: training has diverged; try a learning rate below {}",
+                    losses.len() + 1,
+                    config.learning_rate,
+                );
+            }
+            let done = losses.len() as f64 / (plan.epochs * plan.batches) as f64;
+            let rate = config.learning_rate * config.decay.factor(done);
+            state.adam.step(&gradients, rate);
+            losses.push(loss);
+            let steps = losses.len();
+            if let Some(average) = &mut state.average {
+                average.update(state.adam.weights(), steps);
+            }
+            sum += loss * batch.len() as f64;
+            seen += batch.len();
+            if observer.batch(plan, model, steps, loss).is_break() {
+                return Ok((sum / seen as f64, ControlFlow::Break(())));
+            }
+        }
+        Ok((sum / seen as f64, ControlFlow::Continue(())))
     }
 
     /// The mean loss of a batch, and from each thread the gradients of its part.
@@ -252,20 +356,22 @@ impl Training<'_> {
         if held_out.is_empty() {
             return Ok(None);
         }
-        let (mut loss, mut psnr) = (0.0, 0.0);
+        let (mut loss, mut score) = (0.0, Some(0.0));
         let batches: Vec<&[i64]> = held_out.chunks(VALIDATION_BATCH).collect();
         for turn in batches.chunks(self.hands) {
             let answers = crew.work(turn.iter().map(|batch| Job::Judge(batch.to_vec())))?;
             for (answer, batch) in answers.into_iter().zip(turn) {
-                let answer = answer?;
-                loss += answer.loss * batch.len() as f64;
-                psnr += answer.psnr * batch.len() as f64;
+                let (answer, images) = (answer?, batch.len() as f64);
+                loss += answer.loss * images;
+                score = score
+                    .zip(answer.score)
+                    .map(|(sum, score)| sum + score * images);
             }
         }
         let images = held_out.len() as f64;
         Ok(Some(Validation {
             loss: loss / images,
-            psnr: psnr / images,
+            score: score.map(|score| score / images),
         }))
     }
 }

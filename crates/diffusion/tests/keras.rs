@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use common::{golden, hashed, images, numbers};
 use diffusion::prelude::*;
-use diffusion::train::{Objective, Validation, fit_with};
+use diffusion::train::{Measures, Objective, Validation, fit_with};
 use serde_json::Value;
 
 /// The network with the weights that both sides make; kernels stronger by a factor.
@@ -153,9 +153,17 @@ fn mixed_precision_stays_within_two_hundredths() {
 }
 
 /// Always the same four images: what `train_on_batch` does.
+#[derive(Debug)]
 struct OneBatch(Mutex<(Tensor, Tensor)>);
 
 impl Objective<Cnn> for OneBatch {
+    fn measures(&self) -> Measures {
+        Measures {
+            loss: "binary cross-entropy",
+            unit: "dB",
+        }
+    }
+
     fn loss(&self, model: &Cnn, _: &Split, _: &[i64], _: u64) -> Result<Tensor> {
         let images = self.0.lock().unwrap();
         let (clean, noisy) = &*images;

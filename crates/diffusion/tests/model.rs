@@ -164,7 +164,7 @@ fn the_last_four_layers_are_those_keras_means() {
         .layers()
         .iter()
         .filter(|layer| layer.is_trainable())
-        .map(|layer| layer.name)
+        .map(|layer| layer.name.as_str())
         .collect();
     assert_eq!(
         trainable,

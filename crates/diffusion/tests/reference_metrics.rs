@@ -1,12 +1,14 @@
-//! PSNR, SSIM and the classical filters against scikit-image and SciPy.
+//! PSNR, SSIM and the classical filters against scikit-image and SciPy; schedules and the Fréchet distance against
+//! diffusers and SciPy.
 //!
-//! The golden numbers come from `golden/metrics_golden.py`.
+//! The golden numbers come from `golden/metrics_golden.py` and `golden/diffusion_golden.py`.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::{golden, images, numbers};
 use diffusion::prelude::*;
+use serde_json::Value;
 
 #[test]
 fn psnr_and_ssim_are_scikit_images() {
@@ -98,5 +100,53 @@ fn what_cannot_be_compared_or_filtered_is_named() {
     ];
     for (error, words) in errors {
         assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+// ---- diffusion -----------------------------------------------------------------------------------
+
+#[test]
+fn schedules_are_those_of_diffusers() {
+    let golden = golden("diffusion_golden");
+    let schedules = golden["schedules"].as_array().unwrap();
+    assert_eq!(schedules.len(), 3);
+    for theirs in schedules {
+        let steps = theirs["steps"].as_u64().unwrap() as usize;
+        let ours = match theirs["name"].as_str().unwrap() {
+            "linear" => Schedule::linear(steps),
+            _ => Schedule::cosine(steps),
+        }
+        .unwrap();
+        let variance = ours.posterior_variance();
+        for at in theirs["at"].as_array().unwrap() {
+            let t = at["t"].as_u64().unwrap() as usize;
+            let number = |name: &str| at[name].as_f64().unwrap();
+            assert!((ours.betas()[t] - number("beta")).abs() < 1e-10, "{t}");
+            assert!(
+                (ours.alpha_bar()[t] - number("alpha_bar")).abs() < 1e-10,
+                "{t}"
+            );
+            // Theirs is at least 1e-20, ours 0 at the first step.
+            assert!(
+                (variance[t] - number("posterior_variance")).abs() < 1e-10,
+                "{t}"
+            );
+        }
+    }
+}
+
+fn cloud(rows: &Value) -> Array2<f64> {
+    let rows: Vec<Vec<f64>> = rows.as_array().unwrap().iter().map(numbers).collect();
+    let columns = rows[0].len();
+    Array2::from_shape_vec((rows.len(), columns), rows.concat()).unwrap()
+}
+
+#[test]
+fn the_frechet_distance_is_that_of_scipys_matrix_root() {
+    let golden = golden("diffusion_golden");
+    for case in golden["frechet"].as_array().unwrap() {
+        let ours = frechet_distance(&cloud(&case["a"]), &cloud(&case["b"])).unwrap();
+        let theirs = case["distance"].as_f64().unwrap();
+        assert!((ours / theirs - 1.0).abs() < 1e-6, "{ours} and {theirs}");
     }
 }

@@ -1,18 +1,13 @@
 //! Which kernel computes a convolution, on how many threads, and how its gradients flow back.
 
-use std::ops::Range;
-use std::thread::scope;
-
 use tch::{Device, Kind, Tensor};
 
 use super::field::{Field, Sizes};
-use super::lanes::{BFloat16, Element, LANES};
 use super::winograd::{self, Kernel};
 use super::{Activation, thin};
 use crate::autograd::differentiate;
-
-/// Below this many products a thread costs more than it saves.
-const PRODUCTS_A_THREAD: usize = 1 << 24;
+use crate::lanes::{BFloat16, Element, LANES, is_available};
+use crate::slices::{fill, floats, in_parts, numbers};
 
 /// [`conv3x3`](super::conv3x3) by the kernels of this folder, where they can: on a CPU with AVX-512, in
 /// `float32` or `bfloat16`, between channels that fill vectors or are one.
@@ -22,11 +17,7 @@ pub(super) fn convolution(
     bias: &Tensor,
     activation: Activation,
 ) -> Option<Tensor> {
-    let fits = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && x.device() == Device::Cpu
-        && x.numel() > 0;
+    let fits = is_available() && x.device() == Device::Cpu && x.numel() > 0;
     let way = Way::between(x.size()[3] as usize, bias.numel()).filter(|_| fits)?;
     let rectify = activation == Activation::Relu;
     if rectify && matches!(way, Way::Collect) {
@@ -99,22 +90,23 @@ impl Call {
         let (sizes, to) = (sizes(&self.x), bias.numel());
         let field = field::<E>(&self.x, None);
         let (kernel, bias) = (numbers::<E>(&self.kernel), floats(numbers::<E>(bias)));
+        let (shape, products) = (sizes.shape(to), sizes.products(field.channels, to));
         match self.way {
             Way::Winograd => {
                 let kernel = Kernel::new(kernel, field.channels, to);
-                fill(&self.x, to, |images, out| unsafe {
+                fill(&self.x, &shape, products, |images, out| unsafe {
                     winograd::convolve(&sizes, images, &field, &kernel, &bias, rectify, out);
                 })
             }
             Way::Spread => {
                 let w = turned(&floats(kernel), to, 9);
-                fill(&self.x, to, |images, out| unsafe {
+                fill(&self.x, &shape, products, |images, out| unsafe {
                     thin::spread(&sizes, images, &field, &w, &bias, rectify, out);
                 })
             }
             Way::Collect => {
                 let w = floats(kernel);
-                fill(&self.x, to, |images, out| unsafe {
+                fill(&self.x, &shape, products, |images, out| unsafe {
                     thin::collect(&sizes, images, &field, &w, bias[0], out);
                 })
             }
@@ -137,22 +129,23 @@ impl Call {
         let field = field::<E>(gradient, self.mask.as_ref());
         let kernel = numbers::<E>(&self.kernel);
         let zeros = vec![0.0; from];
+        let (shape, products) = (sizes.shape(from), sizes.products(field.channels, from));
         match self.way {
             Way::Winograd => {
                 let kernel = Kernel::turned(kernel, field.channels, from);
-                fill(gradient, from, |images, out| unsafe {
+                fill(gradient, &shape, products, |images, out| unsafe {
                     winograd::convolve(&sizes, images, &field, &kernel, &zeros, false, out);
                 })
             }
             Way::Spread => {
                 let w = backwards(&turned(&floats(kernel), field.channels, 9));
-                fill(gradient, from, |images, out| unsafe {
+                fill(gradient, &shape, products, |images, out| unsafe {
                     thin::collect(&sizes, images, &field, &w, 0.0, out);
                 })
             }
             Way::Collect => {
                 let w = backwards(&floats(kernel));
-                fill(gradient, from, |images, out| unsafe {
+                fill(gradient, &shape, products, |images, out| unsafe {
                     thin::spread(&sizes, images, &field, &w, &zeros, false, out);
                 })
             }
@@ -165,7 +158,7 @@ impl Call {
             field::<E>(&self.x, None),
             field::<E>(gradient, self.mask.as_ref()),
         );
-        let products = sizes.pixels() * 9 * x.channels * to.channels;
+        let products = sizes.products(x.channels, to.channels);
         let way = self.way;
         let parts = in_parts(sizes.images, products, |images| unsafe {
             match way {
@@ -219,20 +212,6 @@ fn field<'a, E: Element>(images: &'a Tensor, mask: Option<&'a Tensor>) -> Field<
     }
 }
 
-/// The numbers of a contiguous tensor.
-fn numbers<E: Element>(tensor: &Tensor) -> &[E] {
-    assert!(
-        tensor.is_contiguous() && tensor.kind() == E::KIND,
-        "a tensor of another form"
-    );
-    // SAFETY: the tensor holds as many numbers of this kind, and lives as long as the slice.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
-fn floats<E: Element>(numbers: &[E]) -> Vec<f32> {
-    numbers.iter().map(|x| x.to_f32()).collect()
-}
-
 /// A matrix of `rows` and `columns` with the two exchanged.
 fn turned(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let row = |column| (0..rows).map(move |row| matrix[row * columns + column]);
@@ -250,59 +229,4 @@ fn add_to(sum: &mut Vec<f32>, part: Vec<f32>) {
         true => *sum = part,
         false => sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x),
     }
-}
-
-/// A tensor of images like `like` with so many channels, which `work` fills, a few images at a time.
-fn fill<E: Element>(
-    like: &Tensor,
-    channels: usize,
-    work: impl Fn(Range<usize>, *mut E) + Sync,
-) -> Tensor {
-    struct Out<E>(*mut E);
-    // SAFETY: each thread writes to images of its own.
-    unsafe impl<E> Sync for Out<E> {}
-    impl<E> Out<E> {
-        fn get(&self) -> *mut E {
-            self.0
-        }
-    }
-    let sizes = sizes(like);
-    let shape = [sizes.images, sizes.height, sizes.width, channels].map(|size| size as i64);
-    let tensor = Tensor::empty(shape, (like.kind(), like.device()));
-    let out = Out(tensor.data_ptr().cast::<E>());
-    let products = sizes.pixels() * 9 * channels * self::channels(like);
-    in_parts(sizes.images, products, |images| work(images, out.get()));
-    tensor
-}
-
-/// Shares images between as many threads as libtorch would use here. An image takes so many products.
-fn in_parts<T: Send>(
-    images: usize,
-    products: usize,
-    work: impl Fn(Range<usize>) -> T + Sync,
-) -> Vec<T> {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let parts = (images * products / PRODUCTS_A_THREAD).clamp(1, threads.clamp(1, images));
-    let size = images.div_ceil(parts);
-    let ranges = (0..images)
-        .step_by(size)
-        .map(|at| at..images.min(at + size));
-    let mut ranges: Vec<Range<usize>> = ranges.collect();
-    let Some(last) = ranges.pop() else {
-        return vec![];
-    };
-    scope(|scope| {
-        let work = &work;
-        let others: Vec<_> = ranges
-            .into_iter()
-            .map(|range| scope.spawn(move || work(range)))
-            .collect();
-        let mine = work(last);
-        let join = |other: std::thread::ScopedJoinHandle<'_, T>| {
-            other
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        others.into_iter().map(join).chain([mine]).collect()
-    })
 }

@@ -1,6 +1,6 @@
 //! Images with their channels last, as the kernels of this folder read them.
 
-use super::lanes::{Element, LANES, Line, lines, positive, store};
+use crate::lanes::{Element, LANES, Line, lines, positive, store};
 
 /// Sizes of the images of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,16 @@ impl Sizes {
     /// Pixels of an image.
     pub(super) fn pixels(&self) -> usize {
         self.height * self.width
+    }
+
+    /// The shape of these images with so many channels.
+    pub(super) fn shape(&self, channels: usize) -> [i64; 4] {
+        [self.images, self.height, self.width, channels].map(|size| size as i64)
+    }
+
+    /// How many products a 3x3 convolution of an image is, done the plain way.
+    pub(super) fn products(&self, from: usize, to: usize) -> usize {
+        9 * self.pixels() * from * to
     }
 }
 

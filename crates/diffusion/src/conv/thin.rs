@@ -11,7 +11,7 @@ use std::arch::x86_64::__m512;
 use std::ops::Range;
 
 use super::field::{Field, Padded, Sizes};
-use super::lanes::{Element, LANES, add, all, fma, load, max, positive, store, sum, zero};
+use crate::lanes::{Element, LANES, add, all, fma, load, max, positive, store, sum, zero};
 
 /// Pixels in a neighbourhood.
 const NINE: usize = 9;

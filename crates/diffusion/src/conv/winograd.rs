@@ -17,7 +17,7 @@ use std::arch::x86_64::__m512;
 use std::ops::Range;
 
 use super::field::{Field, Padded, Sizes};
-use super::lanes::{Element, LANES, Line, add, all, fma, lines, load, max, store, sub, zero};
+use crate::lanes::{Element, LANES, Line, add, all, fma, lines, load, max, store, sub, zero};
 
 /// Edge of a tile of outputs, and of a transformed tile.
 const TILE: usize = 4;

@@ -1,11 +1,11 @@
 //! Pictures made of digits.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use tch::{Kind, Tensor};
 
-use super::{FINENESS, Figure, Picture, png, register_font};
+use super::{FINENESS, Figure, Mime, Picture, png, register_font};
 use crate::data::SIDE;
 
 /// Space between two digits, and around the picture.
@@ -69,6 +69,78 @@ pub fn grid(images: &Tensor, columns: usize) -> Figure {
         draw(),
         format!("A grid of {} digits", images.size().first().unwrap_or(&0)),
     )
+}
+
+/// Grids of digits one after the other, as a GIF that goes on from its beginning. Every tensor is `(N, 1, 28, 28)` in
+/// `[0, 1]`; the last picture stays for two seconds.
+pub fn animation(frames: &[Tensor], columns: usize) -> Figure {
+    let draw = || {
+        ensure!(
+            !frames.is_empty() && (1..=MOST as usize).contains(&columns),
+            "an animation needs at least one frame and a column; got {} and {columns}",
+            frames.len()
+        );
+        let grids: Vec<(Vec<u8>, usize, usize)> = frames
+            .iter()
+            .map(|frame| Ok(grey_grid(&grey_bytes(frame)?, columns)))
+            .collect::<Result<_>>()?;
+        gif(&grids)
+    };
+    let digits = frames.first().map_or(0, |frame| frame.size()[0]);
+    Figure::new(draw(), format!("An animation of {digits} digits"))
+}
+
+/// Digits of two pixels each in a grid, as grey bytes with width and height.
+fn grey_grid(digits: &[u8], columns: usize) -> (Vec<u8>, usize, usize) {
+    const ZOOM: usize = 2;
+    let (side, gap) = (ZOOM * SIDE as usize, 2);
+    let digits: Vec<&[u8]> = digits.chunks((SIDE * SIDE) as usize).collect();
+    let width = columns.min(digits.len()) * (side + gap) + gap;
+    let height = digits.len().div_ceil(columns) * (side + gap) + gap;
+    let mut grey = vec![255u8; width * height];
+    for (at, digit) in digits.iter().enumerate() {
+        let left = gap + at % columns * (side + gap);
+        let top = gap + at / columns * (side + gap);
+        for (y, row) in digit.chunks(SIDE as usize).enumerate() {
+            for (x, &value) in row.iter().enumerate() {
+                for line in 0..ZOOM {
+                    let at = (top + ZOOM * y + line) * width + left + ZOOM * x;
+                    grey[at..at + ZOOM].fill(value);
+                }
+            }
+        }
+    }
+    (grey, width, height)
+}
+
+/// Grey pictures of one size as a GIF of 64 greys, which is half the size of one with all 256.
+fn gif(frames: &[(Vec<u8>, usize, usize)]) -> Result<Picture> {
+    const HUNDREDTHS: (u16, u16) = (8, 200);
+    let Some((_, width, height)) = frames.first() else {
+        bail!("there is nothing to animate")
+    };
+    let palette: Vec<u8> = (0..64u8)
+        .flat_map(|grey| [grey * 4 + grey / 16; 3])
+        .collect();
+    let mut bytes = Vec::new();
+    let size = (u16::try_from(*width)?, u16::try_from(*height)?);
+    let mut encoder = gif::Encoder::new(&mut bytes, size.0, size.1, &palette)?;
+    encoder.set_repeat(gif::Repeat::Infinite)?;
+    for (at, (grey, _, _)) in frames.iter().enumerate() {
+        let is_last = at + 1 == frames.len();
+        let indices: Vec<u8> = grey.iter().map(|grey| grey / 4).collect();
+        let frame = gif::Frame {
+            delay: if is_last { HUNDREDTHS.1 } else { HUNDREDTHS.0 },
+            ..gif::Frame::from_indexed_pixels(size.0, size.1, indices, None)
+        };
+        encoder.write_frame(&frame)?;
+    }
+    drop(encoder);
+    Ok(Picture {
+        mime: Mime::Gif,
+        bytes,
+        width: *width as u32,
+    })
 }
 
 /// More digits than this make no picture that one can look at.

@@ -19,7 +19,6 @@ pub(super) struct Adam {
     /// What the network computes with where that is not the weights themselves: the same in `bfloat16`.
     copies: Vec<Tensor>,
     moments: Vec<(Vec<f32>, Vec<f32>)>,
-    learning_rate: f64,
     threads: usize,
     steps: i32,
 }
@@ -31,12 +30,7 @@ impl Adam {
     /// # Errors
     /// A weight or a copy that is not a contiguous tensor of its kind on the CPU, or copies that are
     /// not those of the weights.
-    pub(super) fn new(
-        weights: Vec<Tensor>,
-        copies: Vec<Tensor>,
-        learning_rate: f64,
-        threads: usize,
-    ) -> Result<Adam> {
+    pub(super) fn new(weights: Vec<Tensor>, copies: Vec<Tensor>, threads: usize) -> Result<Adam> {
         let usable = |tensor: &Tensor, kind: Kind| {
             ensure!(
                 tensor.kind() == kind && tensor.is_contiguous() && tensor.device() == Device::Cpu,
@@ -71,7 +65,6 @@ impl Adam {
             weights,
             copies,
             moments,
-            learning_rate,
             threads,
             steps: 0,
         })
@@ -79,12 +72,12 @@ impl Adam {
 
     /// One step down the sum of these gradients: from each thread one for each weight, of the
     /// weight's shape, in `float32` or `bfloat16`.
-    pub(super) fn step(&mut self, gradients: &[Vec<Tensor>]) {
+    pub(super) fn step(&mut self, gradients: &[Vec<Tensor>], learning_rate: f64) {
         self.steps += 1;
         // Kingma & Ba 2015, end of section 2: the bias corrections folded into the step size.
         let (beta_1, beta_2) = (f64::from(BETA_1), f64::from(BETA_2));
         let correction = (1.0 - beta_2.powi(self.steps)).sqrt() / (1.0 - beta_1.powi(self.steps));
-        let alpha = (self.learning_rate * correction) as f32;
+        let alpha = (learning_rate * correction) as f32;
         for (at, (weight, (m, v))) in self.weights.iter().zip(&mut self.moments).enumerate() {
             let parts: Vec<Tensor> = gradients.iter().map(|part| part[at].contiguous()).collect();
             for part in &parts {
@@ -111,6 +104,10 @@ impl Adam {
         }
     }
 
+    pub(super) fn weights(&self) -> &[Tensor] {
+        &self.weights
+    }
+
     pub(super) fn copy_weights(&self) -> Vec<Tensor> {
         self.weights
             .iter()
@@ -118,13 +115,49 @@ impl Adam {
             .collect()
     }
 
-    pub(super) fn restore_weights(&mut self, copies: &[Tensor]) {
+    /// Gives the weights other values, and with them what the network computes with.
+    pub(super) fn restore_weights(&mut self, values: &[Tensor]) {
         tch::no_grad(|| {
-            self.weights
-                .iter_mut()
-                .zip(copies)
-                .for_each(|(weight, copy)| weight.copy_(copy))
+            for (weight, value) in self.weights.iter_mut().zip(values) {
+                weight.copy_(value);
+            }
+            for (copy, weight) in self.copies.iter_mut().zip(&self.weights) {
+                copy.copy_(weight);
+            }
         });
+    }
+
+    /// What has to be kept to go on later: both moments of each weight, and the number of steps.
+    pub(super) fn state(&self) -> (Vec<(Tensor, Tensor)>, i32) {
+        let tensor = |numbers: &Vec<f32>| Tensor::from_slice(numbers);
+        let moments = self.moments.iter().map(|(m, v)| (tensor(m), tensor(v)));
+        (moments.collect(), self.steps)
+    }
+
+    /// Goes on from a [`state`](Adam::state).
+    ///
+    /// # Errors
+    /// Moments of other weights.
+    pub(super) fn restore_state(&mut self, moments: &[(Tensor, Tensor)], steps: i32) -> Result<()> {
+        ensure!(
+            moments.len() == self.moments.len(),
+            "it holds the moments of {} weights; expected {}",
+            moments.len(),
+            self.moments.len()
+        );
+        for ((m, v), (new_m, new_v)) in self.moments.iter_mut().zip(moments) {
+            let [new_m, new_v] = [new_m, new_v].map(|t| Vec::<f32>::try_from(&t.view(-1)));
+            let (new_m, new_v) = (new_m?, new_v?);
+            ensure!(
+                new_m.len() == m.len() && new_v.len() == v.len(),
+                "it holds the moments of a weight with {} numbers; expected {}",
+                new_m.len(),
+                m.len()
+            );
+            (*m, *v) = (new_m, new_v);
+        }
+        self.steps = steps;
+        Ok(())
     }
 }
 
@@ -300,12 +333,15 @@ mod tests {
         let (weight, gradient, other) = (random(), random(), random());
         let (alone, together) = (weight.copy(), weight.copy());
         let copy = weight.to_kind(Kind::BFloat16);
-        let mut one = Adam::new(vec![alone.shallow_clone()], vec![], 0.01, 1).unwrap();
+        let mut one = Adam::new(vec![alone.shallow_clone()], vec![], 1).unwrap();
         let copies = vec![copy.shallow_clone()];
-        let mut two = Adam::new(vec![together.shallow_clone()], copies, 0.01, 2).unwrap();
+        let mut two = Adam::new(vec![together.shallow_clone()], copies, 2).unwrap();
         for _ in 0..3 {
-            one.step(&[vec![&gradient + &other]]);
-            two.step(&[vec![gradient.shallow_clone()], vec![other.shallow_clone()]]);
+            one.step(&[vec![&gradient + &other]], 0.01);
+            two.step(
+                &[vec![gradient.shallow_clone()], vec![other.shallow_clone()]],
+                0.01,
+            );
         }
         assert_eq!(alone, together);
         assert_eq!(copy, together.to_kind(Kind::BFloat16));
@@ -316,7 +352,7 @@ mod tests {
     fn weights_that_cannot_be_trained_are_refused() {
         let zeros = |kind| Tensor::zeros([3, 2], (kind, Device::Cpu));
         let error = |weight: Tensor, copies: Vec<Tensor>| {
-            let adam = Adam::new(vec![weight], copies, 0.01, 1);
+            let adam = Adam::new(vec![weight], copies, 1);
             adam.err().map(|error| error.to_string()).unwrap()
         };
         assert!(error(zeros(Kind::Half), vec![]).contains("it holds Half numbers"));

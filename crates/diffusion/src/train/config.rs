@@ -1,5 +1,7 @@
 //! What one can set about a training.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
 
 use crate::crew::{check_threads, threads};
@@ -15,6 +17,12 @@ pub struct FitConfig {
     pub batch_size: usize,
     /// Adam's step size (default 1e-3).
     pub learning_rate: f64,
+    /// How the step size changes on the way (default [`Decay::None`]).
+    pub decay: Decay,
+    /// Ends with an exponential moving average of the weights instead of the last ones, which keeps so much of itself
+    /// at each step (0.999 is usual for diffusion; default None): steps that go to and fro cancel (Polyak &
+    /// Juditsky 1992; Ho et al. 2020, section 4). Validation and observers see the average, too.
+    pub average: Option<f64>,
     /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5).
     pub noise: f64,
     /// Whether each epoch draws its noise anew (default [`Noise::Fresh`]).
@@ -33,6 +41,8 @@ pub struct FitConfig {
     /// The seed of the order of the images and of their noise (default 42). Who trains on with a
     /// second `fit` gives it another seed, else the same noise comes again.
     pub seed: u64,
+    /// A file that each epoch leaves its state in, for [`resume`](super::resume) (default None).
+    pub checkpoint: Option<PathBuf>,
     /// Whether to print nothing (default false: a line for each epoch).
     pub quiet: bool,
 }
@@ -43,6 +53,8 @@ impl Default for FitConfig {
             epochs: 1,
             batch_size: 128,
             learning_rate: 1e-3,
+            decay: Decay::None,
+            average: None,
             noise: 0.5,
             draw: Noise::Fresh,
             validation: 5_000,
@@ -50,7 +62,28 @@ impl Default for FitConfig {
             precision: Precision::of_this_cpu(),
             threads: threads(),
             seed: 42,
+            checkpoint: None,
             quiet: false,
+        }
+    }
+}
+
+/// How the step size changes while a network is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// It does not.
+    None,
+    /// It falls to zero like half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5), so that the last steps only
+    /// polish.
+    Cosine,
+}
+
+impl Decay {
+    /// What is left of the step size after a share of the training.
+    pub(super) fn factor(self, done: f64) -> f64 {
+        match self {
+            Decay::None => 1.0,
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         }
     }
 }
@@ -89,6 +122,13 @@ pub(super) fn check(config: &FitConfig, data: &Split) -> Result<()> {
         config.learning_rate.is_finite() && config.learning_rate > 0.0,
         "the learning rate is {}; expected a number above 0 (0.001 is usual)",
         config.learning_rate,
+    );
+    ensure!(
+        config
+            .average
+            .is_none_or(|decay| (0.0..1.0).contains(&decay)),
+        "the moving average keeps {} of its weights at each step; expected a number from 0 to below 1 (0.999 is usual)",
+        config.average.unwrap_or_default(),
     );
     ensure!(
         config.validation < data.len(),

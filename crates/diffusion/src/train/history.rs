@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Observer, Plan, Validation};
 use crate::data::thousands;
 use crate::figure::{Figure, Series, curve};
@@ -14,13 +16,13 @@ const WARM_UP: usize = 20;
 const POINTS: usize = 100;
 
 /// The numbers of one epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Counted from 1.
     pub number: usize,
-    /// Mean loss over the images, while they were learnt from: nats a pixel.
+    /// Mean loss over the images, while they were learnt from.
     pub loss: f64,
-    /// Loss and PSNR on the held-out images, if there are any.
+    /// Loss and score on the held-out images, if there are any.
     pub validation: Option<Validation>,
     /// How long the epoch took in seconds, validation included.
     pub seconds: f64,
@@ -33,7 +35,7 @@ pub struct History {
     pub plan: Plan,
     /// The epochs that were run.
     pub epochs: Vec<Epoch>,
-    /// The loss of every batch: nats a pixel.
+    /// The loss of every batch.
     pub batch_losses: Vec<f64>,
     /// Whether an observer ended the training before its time.
     pub stopped: bool,
@@ -71,7 +73,7 @@ impl History {
         });
         curve(
             "Loss while training",
-            ("epoch", "binary cross-entropy"),
+            ("epoch", self.plan.measures.loss),
             &[
                 Series::new("training", training),
                 Series::new("validation", held_out).with_points(),
@@ -116,8 +118,10 @@ impl fmt::Display for History {
 fn line(plan: &Plan, epoch: &Epoch) -> String {
     let filled = 20 * epoch.number / plan.epochs.max(1);
     let bar = "█".repeat(filled) + &"░".repeat(20 - filled);
-    let validation = epoch.validation.map_or(String::new(), |v| {
-        format!("  validation {:.4}, {:.2} dB", v.loss, v.psnr)
+    let score = |score| format!(", {score:.2} {}", plan.measures.unit);
+    let validation = epoch.validation.map_or(String::new(), |validation| {
+        let score = validation.score.map_or(String::new(), score);
+        format!("  validation {:.4}{score}", validation.loss)
     });
     format!(
         "epoch {}/{} {bar} {:>3.0} s  loss {:.4}{validation}",
@@ -129,12 +133,15 @@ fn line(plan: &Plan, epoch: &Epoch) -> String {
 #[derive(Debug)]
 pub struct PrintLines {
     started: Instant,
+    /// Batches that an earlier run had done, where this one goes on with it.
+    before: Option<usize>,
 }
 
 impl Default for PrintLines {
     fn default() -> PrintLines {
         PrintLines {
             started: Instant::now(),
+            before: None,
         }
     }
 }
@@ -142,14 +149,15 @@ impl Default for PrintLines {
 impl PrintLines {
     /// Seconds still to go, by the speed so far.
     fn seconds_left(&self, plan: &Plan, done: usize) -> f64 {
-        let all = plan.epochs * plan.batches;
-        self.started.elapsed().as_secs_f64() * (all - done.min(all)) as f64 / done.max(1) as f64
+        let left = (plan.epochs * plan.batches).saturating_sub(done);
+        let here = done.saturating_sub(self.before.unwrap_or(0)).max(1);
+        self.started.elapsed().as_secs_f64() * left as f64 / here as f64
     }
 }
 
 impl<M> Observer<M> for PrintLines {
     fn start(&mut self, plan: &Plan) {
-        self.started = Instant::now();
+        *self = PrintLines::default();
         println!(
             "Training on {} images, {} held out, in {}.",
             thousands(plan.images),
@@ -159,7 +167,8 @@ impl<M> Observer<M> for PrintLines {
     }
 
     fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
-        if batch == WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
+        let before = *self.before.get_or_insert(batch - 1);
+        if batch == before + WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
             println!(
                 "About {:.0} s to go; the loss is {loss:.4} by now.",
                 self.seconds_left(plan, batch)

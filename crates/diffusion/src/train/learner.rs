@@ -32,8 +32,8 @@ pub(super) enum Job {
 pub(super) struct Answer {
     /// For `Learn` the part's contribution to the batch's mean, for `Judge` the mean.
     pub(super) loss: f64,
-    /// For `Judge`, in decibels.
-    pub(super) psnr: f64,
+    /// For `Judge`, where the objective has one.
+    pub(super) score: Option<f64>,
     /// For `Learn`, of the part's contribution, so that those of all parts add up.
     pub(super) gradients: Vec<Tensor>,
 }
@@ -69,7 +69,7 @@ impl<M: Model> Learner<M> {
                 let judged = tch::no_grad(|| objective.validate(&self.model, held_out, &batch))?;
                 Ok(Answer {
                     loss: judged.loss,
-                    psnr: judged.psnr,
+                    score: judged.score,
                     ..Answer::default()
                 })
             }

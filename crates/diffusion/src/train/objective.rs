@@ -1,17 +1,23 @@
 //! What a training aims at.
 
+use std::fmt;
+
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::config::{FitConfig, Noise};
 use crate::data::Split;
 use crate::metrics::{binary_cross_entropy, noisy_batch, psnr};
-use crate::model::Model;
+use crate::model::Forward;
 use crate::noise::{check_level, corrupt, noise_of};
 use crate::precision::Precision;
 
 /// What a training aims at: how far off a batch is, and how good the model is on images it has not seen.
-pub trait Objective<M>: Sync {
+pub trait Objective<M>: fmt::Debug + Sync {
+    /// What the loss and the score are called, in lines and pictures.
+    fn measures(&self) -> Measures;
+
     /// The mean loss of a batch, a tensor of one number that gradients can flow back from.
     ///
     /// The model's weights are in the kind of [`FitConfig::precision`]; give it images of that kind.
@@ -31,13 +37,22 @@ pub trait Objective<M>: Sync {
     fn validate(&self, model: &M, held_out: &Split, batch: &[i64]) -> Result<Validation>;
 }
 
+/// What an [`Objective`] measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
+    /// The loss: `binary cross-entropy`.
+    pub loss: &'static str,
+    /// The unit of the score, if there is one: `dB`.
+    pub unit: &'static str,
+}
+
 /// How good a model is on images it has not seen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// The loss, as in training: nats a pixel.
+    /// The loss, as in training.
     pub loss: f64,
-    /// Mean peak signal-to-noise ratio in decibels.
-    pub psnr: f64,
+    /// The score where the objective has one, in the unit of its [`Measures`]: the higher, the better.
+    pub score: Option<f64>,
 }
 
 /// The lesson's objective: from a noisy image to the original, judged by binary cross-entropy.
@@ -64,14 +79,21 @@ impl Denoising {
         })
     }
 
-    fn logits<M: Model>(&self, model: &M, noisy: &Tensor) -> Tensor {
+    fn logits<M: Forward>(&self, model: &M, noisy: &Tensor) -> Tensor {
         model
             .forward(&noisy.to_kind(self.precision.kind()))
             .to_kind(Kind::Float)
     }
 }
 
-impl<M: Model> Objective<M> for Denoising {
+impl<M: Forward> Objective<M> for Denoising {
+    fn measures(&self) -> Measures {
+        Measures {
+            loss: "binary cross-entropy",
+            unit: "dB",
+        }
+    }
+
     fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {
         let clean = data.gather(batch);
         let epoch = if self.draw == Noise::Fresh { epoch } else { 0 };
@@ -84,7 +106,59 @@ impl<M: Model> Objective<M> for Denoising {
         let logits = self.logits(model, &noisy);
         Ok(Validation {
             loss: binary_cross_entropy(&logits, &clean)?.double_value(&[]),
-            psnr: psnr(&clean, &logits.sigmoid())?.sum() / batch.len() as f64,
+            score: Some(psnr(&clean, &logits.sigmoid())?.sum() / batch.len() as f64),
+        })
+    }
+}
+
+/// A classifier's objective: the right class, judged by cross-entropy, `-log p(class)` in nats an image (Bishop
+/// 2006, *Pattern Recognition and Machine Learning*, eq. 4.108). The score is the share of right answers.
+#[derive(Clone, Debug)]
+pub struct Classification {
+    precision: Precision,
+}
+
+impl Classification {
+    /// The objective of a training with these settings; noise plays no part.
+    pub fn of(config: &FitConfig) -> Classification {
+        Classification {
+            precision: config.precision,
+        }
+    }
+
+    fn logits<M: Forward>(&self, model: &M, data: &Split, batch: &[i64]) -> Tensor {
+        let images = data.gather(batch).to_kind(self.precision.kind());
+        model.forward(&images).to_kind(Kind::Float)
+    }
+}
+
+impl<M: Forward> Objective<M> for Classification {
+    fn measures(&self) -> Measures {
+        Measures {
+            loss: "cross-entropy",
+            unit: "% right",
+        }
+    }
+
+    fn loss(&self, model: &M, data: &Split, batch: &[i64], _epoch: u64) -> Result<Tensor> {
+        let classes = data.gather_labels(batch);
+        Ok(self
+            .logits(model, data, batch)
+            .cross_entropy_for_logits(&classes))
+    }
+
+    fn validate(&self, model: &M, held_out: &Split, batch: &[i64]) -> Result<Validation> {
+        let (classes, logits) = (
+            held_out.gather_labels(batch),
+            self.logits(model, held_out, batch),
+        );
+        let right = logits
+            .argmax(1, false)
+            .eq_tensor(&classes)
+            .sum(Kind::Double);
+        Ok(Validation {
+            loss: logits.cross_entropy_for_logits(&classes).double_value(&[]),
+            score: Some(100.0 * right.double_value(&[]) / batch.len() as f64),
         })
     }
 }

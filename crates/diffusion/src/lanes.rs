@@ -1,23 +1,25 @@
-//! Sixteen numbers at once: what the kernels of this folder compute with.
+//! Sixteen numbers at once: what the kernels of [`conv`](crate::conv) and [`norm`](crate::norm) compute with.
 //!
 //! Everything here is inlined into functions that are compiled for AVX-512 and called only where the CPU
 //! has it, so a vector lives in one register.
 
 use std::arch::x86_64::{
-    __m512, _CMP_GT_OQ, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32,
+    _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32,
+    _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use tch::Kind;
 
 /// How many numbers a vector holds.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A number as it lies in memory; in a register it is always `float32`.
-pub(super) trait Element: Copy + Send + Sync + 'static {
+pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// What libtorch calls such numbers.
     const KIND: Kind;
 
@@ -64,7 +66,7 @@ impl Element for f32 {
 /// A `bfloat16`: the upper half of a `float32`'s bits.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct BFloat16(u16);
+pub(crate) struct BFloat16(u16);
 
 impl Element for BFloat16 {
     const KIND: Kind = Kind::BFloat16;
@@ -102,60 +104,105 @@ impl Element for BFloat16 {
 }
 
 #[inline(always)]
-pub(super) fn zero() -> __m512 {
+pub(crate) fn zero() -> __m512 {
     unsafe { _mm512_setzero_ps() }
 }
 
 #[inline(always)]
-pub(super) fn all(x: f32) -> __m512 {
+pub(crate) fn all(x: f32) -> __m512 {
     unsafe { _mm512_set1_ps(x) }
 }
 
 #[inline(always)]
-pub(super) fn add(a: __m512, b: __m512) -> __m512 {
+pub(crate) fn add(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(a, b) }
 }
 
 #[inline(always)]
-pub(super) fn sub(a: __m512, b: __m512) -> __m512 {
+pub(crate) fn sub(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_sub_ps(a, b) }
 }
 
 /// `a · b + c`
 #[inline(always)]
-pub(super) fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+pub(crate) fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
     unsafe { _mm512_fmadd_ps(a, b, c) }
 }
 
 /// The larger of the two; `b` where either is no number.
 #[inline(always)]
-pub(super) fn max(a: __m512, b: __m512) -> __m512 {
+pub(crate) fn max(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_max_ps(a, b) }
+}
+
+#[inline(always)]
+pub(crate) fn mul(a: __m512, b: __m512) -> __m512 {
+    unsafe { _mm512_mul_ps(a, b) }
+}
+
+/// `1 / (1 + exp(-x))`, to about two units in the last place.
+#[inline(always)]
+pub(crate) fn sigmoid(x: __m512) -> __m512 {
+    // exp(-x) = 2ⁿ · exp(r) with |r| <= ln(2) / 2; ln(2) in two parts keeps r exact, and a
+    // polynomial (Taylor's, its last two terms fitted) does the rest.
+    unsafe {
+        let bound = all(88.0); // beyond it nothing changes, and 2ⁿ stays a number
+        let y = sub(zero(), x);
+        let y = _mm512_min_ps(bound, _mm512_max_ps(sub(zero(), bound), y));
+        let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(mul(
+            y,
+            all(std::f32::consts::LOG2_E),
+        ));
+        let r = fma(n, all(-0.693_359_4), y);
+        let r = fma(n, all(2.121_944_4e-4), r);
+        let coefficients = [
+            1.0 / 720.0,
+            1.0 / 120.0,
+            1.0 / 24.0,
+            1.0 / 6.0,
+            0.5,
+            1.0,
+            1.0,
+        ];
+        let mut exp = all(coefficients[0]);
+        for coefficient in &coefficients[1..] {
+            exp = fma(exp, r, all(*coefficient));
+        }
+        let exp = _mm512_scalef_ps(exp, n);
+        _mm512_div_ps(all(1.0), add(exp, all(1.0)))
+    }
+}
+
+/// Does this CPU have what the kernels are compiled for?
+pub(crate) fn is_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
 }
 
 /// The sum of the sixteen.
 #[inline(always)]
-pub(super) fn sum(x: __m512) -> f32 {
+pub(crate) fn sum(x: __m512) -> f32 {
     unsafe { _mm512_reduce_add_ps(x) }
 }
 
 /// # Safety
 /// Sixteen numbers must lie here.
 #[inline(always)]
-pub(super) unsafe fn load(at: *const f32) -> __m512 {
+pub(crate) unsafe fn load(at: *const f32) -> __m512 {
     unsafe { _mm512_loadu_ps(at) }
 }
 
 /// # Safety
 /// There must be room for sixteen numbers.
 #[inline(always)]
-pub(super) unsafe fn store(at: *mut f32, x: __m512) {
+pub(crate) unsafe fn store(at: *mut f32, x: __m512) {
     unsafe { _mm512_storeu_ps(at, x) }
 }
 
 /// `x` where `mask` is above zero, else zero.
 #[inline(always)]
-pub(super) fn positive(mask: __m512, x: __m512) -> __m512 {
+pub(crate) fn positive(mask: __m512, x: __m512) -> __m512 {
     unsafe {
         let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps());
         _mm512_maskz_mov_ps(above, x)
@@ -165,9 +212,9 @@ pub(super) fn positive(mask: __m512, x: __m512) -> __m512 {
 /// Numbers aligned as vectors like them.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Line(#[allow(dead_code, reason = "read through pointers")] [f32; LANES]);
+pub(crate) struct Line(#[allow(dead_code, reason = "read through pointers")] [f32; LANES]);
 
 /// Room for so many numbers, all zero.
-pub(super) fn lines(numbers: usize) -> Vec<Line> {
+pub(crate) fn lines(numbers: usize) -> Vec<Line> {
     vec![Line([0.0; LANES]); numbers.div_ceil(LANES)]
 }

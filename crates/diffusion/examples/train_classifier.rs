@@ -1,0 +1,41 @@
+//! Trains the classifier that generated images are scored with, and saves it where the notebooks look for it:
+//!
+//! ```text
+//! cargo run -p diffusion --example train_classifier -- [EPOCHS] [FILE]
+//! ```
+//!
+//! The seed and every setting stand below; the card beside the weights names the scores.
+
+use diffusion::prelude::*;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let epochs: usize = arguments.next().map_or(Ok(6), |text| text.parse())?;
+    let file = arguments
+        .next()
+        .unwrap_or("notebooks/weights/classifier.safetensors".to_owned());
+
+    let mnist = Mnist::load()?;
+    let mut classifier = Classifier::new(ClassifierConfig::default());
+    let config = FitConfig {
+        epochs,
+        decay: Decay::Cosine,
+        keep: Keep::Best,
+        precision: Precision::Float32,
+        ..Default::default()
+    };
+    let objective = Classification::of(&config);
+    let lines = &mut PrintLines::default();
+    fit_with(&mut classifier, &mnist.train, &objective, &config, lines)?;
+    classifier.save_half(&file)?;
+
+    let classifier = Classifier::load(&file)?;
+    let n = mnist.test.len();
+    let labels = Vec::<i64>::try_from(mnist.test.labels(n)?)?;
+    let accuracy = class_accuracy(&classifier, &mnist.test.images(n)?, &labels)?;
+    println!(
+        "{:.2} % of the test images are read right. Saved to {file}.",
+        100.0 * accuracy
+    );
+    Ok(())
+}

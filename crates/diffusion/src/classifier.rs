@@ -1,0 +1,180 @@
+//! A small classifier that reads digits: what the scores of generated images are measured with.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::conv::Activation;
+use crate::crew::map_batches;
+use crate::data::SIDE;
+use crate::layers::{check_images, convolutional, convolve, dense, linear};
+use crate::model::{Forward, Layer, Model, load_first, saved_config};
+use crate::rng::Rng;
+
+/// How many numbers the last layer but one gives for an image.
+pub const FEATURES: i64 = 128;
+/// How many images pass through at once when nothing is learnt.
+const BATCH: i64 = 250;
+
+/// Settings of a [`Classifier`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassifierConfig {
+    /// The seed of the first weights (default 1).
+    pub seed: u64,
+}
+
+impl Default for ClassifierConfig {
+    fn default() -> ClassifierConfig {
+        ClassifierConfig { seed: 1 }
+    }
+}
+
+/// Four convolutions and two dense layers: images `(N, 1, 28, 28)` in `[0, 1]` to ten classes.
+#[derive(Debug)]
+pub struct Classifier {
+    config: ClassifierConfig,
+    layers: [Layer; 10],
+}
+
+impl Classifier {
+    /// A network that has learnt nothing yet.
+    pub fn new(config: ClassifierConfig) -> Classifier {
+        let rng = &mut Rng::new(config.seed);
+        let (half, quarter) = (SIDE / 2, SIDE / 4);
+        let layers = [
+            Layer::new("image", "InputLayer", &[SIDE, SIDE, 1], vec![]),
+            convolutional(rng, "conv2d", "Conv2D", SIDE, 1, 16),
+            convolutional(rng, "conv2d_1", "Conv2D", SIDE, 16, 32),
+            Layer::new("max_pooling2d", "MaxPooling2D", &[half, half, 32], vec![]),
+            convolutional(rng, "conv2d_2", "Conv2D", half, 32, 48),
+            convolutional(rng, "conv2d_3", "Conv2D", half, 48, 48),
+            Layer::new(
+                "max_pooling2d_1",
+                "MaxPooling2D",
+                &[quarter, quarter, 48],
+                vec![],
+            ),
+            Layer::new("flatten", "Flatten", &[quarter * quarter * 48], vec![]),
+            dense(rng, "features", quarter * quarter * 48, FEATURES),
+            dense(rng, "classes", FEATURES, 10),
+        ];
+        Classifier { config, layers }
+    }
+
+    /// A network with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Model::load_weights`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Classifier> {
+        let path = path.as_ref();
+        let mut classifier = Classifier::new(saved_config(path, Classifier::KIND)?);
+        classifier.load_weights(path)?;
+        Ok(classifier)
+    }
+
+    /// A network with the weights of the first of these checkpoints that exists. Says which one it was.
+    ///
+    /// # Errors
+    /// When none of them exists, or the one that does is not a checkpoint of this model.
+    pub fn load_first(paths: &[&str]) -> Result<Classifier> {
+        load_first(paths, |path| Classifier::load(path))
+    }
+
+    /// What it reads in each image: `(N,)`, `int64` in `0..=9`.
+    ///
+    /// # Errors
+    /// Images of another shape than `(N, 1, 28, 28)`, or of whole numbers.
+    pub fn classify(&self, images: &Tensor) -> Result<Tensor> {
+        let logits = self.of_batches(images, Classifier::forward)?;
+        Ok(logits.argmax(1, false))
+    }
+
+    /// How sure it is of each class, `(N, 10)`: shares that add up to 1 for each image.
+    ///
+    /// # Errors
+    /// As [`classify`](Classifier::classify).
+    pub fn probabilities(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(self
+            .of_batches(images, Classifier::forward)?
+            .softmax(1, Kind::Float))
+    }
+
+    /// What the last layer but one makes of each image, `(N, 128)`: images that mean the same lie near each other
+    /// there, whatever their pixels.
+    ///
+    /// # Errors
+    /// As [`classify`](Classifier::classify).
+    pub fn features(&self, images: &Tensor) -> Result<Array2<f64>> {
+        let features = self.of_batches(images, Classifier::encoded)?;
+        let values = Vec::<f64>::try_from(features.to_kind(Kind::Double).contiguous().view(-1))?;
+        let rows = images.size()[0] as usize;
+        Ok(Array2::from_shape_vec((rows, FEATURES as usize), values)?)
+    }
+
+    fn of_batches(
+        &self,
+        images: &Tensor,
+        f: impl Fn(&Classifier, &Tensor) -> Tensor + Sync,
+    ) -> Result<Tensor> {
+        check_images(images)?;
+        map_batches(
+            images,
+            BATCH,
+            || self.replica(Kind::Float),
+            |classifier, batch| f(classifier, &batch.to_kind(Kind::Float)),
+        )
+    }
+
+    fn encoded(&self, x: &Tensor) -> Tensor {
+        let [_, conv, conv_1, _, conv_2, conv_3, _, _, features, _] = &self.layers;
+        let x = x.reshape([-1, SIDE, SIDE, 1]); //             (N, 28, 28, 1)
+        let x = convolve(&x, conv, Activation::Relu); //       (N, 28, 28, 16)
+        let x = convolve(&x, conv_1, Activation::Relu); //     (N, 28, 28, 32)
+        let x = pooled(&x); //                                 (N, 14, 14, 32)
+        let x = convolve(&x, conv_2, Activation::Relu); //     (N, 14, 14, 48)
+        let x = convolve(&x, conv_3, Activation::Relu); //     (N, 14, 14, 48)
+        let x = pooled(&x).flatten(1, 3); //                   (N, 2,352)
+        linear(&x, features).relu() //                         (N, 128)
+    }
+}
+
+/// The largest of each four neighbours: half as high and wide.
+fn pooled(x: &Tensor) -> Tensor {
+    let [height, width, channels] = [1, 2, 3].map(|dim| x.size()[dim]);
+    let blocks = x.reshape([-1, height / 2, 2, width / 2, 2, channels]);
+    let dims: &[i64] = &[2, 4];
+    blocks.amax(dims, false)
+}
+
+impl Model for Classifier {
+    const KIND: &'static str = "classifier";
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({ "seed": self.config.seed })
+    }
+
+    fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    fn layers_mut(&mut self) -> &mut [Layer] {
+        &mut self.layers
+    }
+
+    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Classifier {
+        Classifier {
+            config: self.config.clone(),
+            layers: self.layers.each_ref().map(change),
+        }
+    }
+}
+
+impl Forward for Classifier {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        linear(&self.encoded(x), &self.layers[9])
+    }
+}

@@ -1,0 +1,318 @@
+//! The network that learns the reverse process: from a noisy image, the time and a class to the noise in it.
+//!
+//! A U-Net (Ronneberger et al. 2015; for diffusion Ho et al. 2020, appendix B): it looks at the image at two
+//! sizes, and what the large one saw is handed over to the way back. Blocks are residual (He et al. 2016),
+//! with group normalisation and SiLU before each convolution.
+//!
+//! Quick on a CPU for two reasons. Four neighbouring pixels become four channels before anything else, so
+//! that nothing is computed at 28x28, where a pixel costs most and sees least. And all channels come in
+//! sixteens, which is what the kernels of [`conv`](crate::conv) and [`norm`](crate::norm) are made for.
+
+use std::path::Path;
+use std::slice::Iter;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::conv::Activation;
+use crate::data::SIDE;
+use crate::layers::{convolutional, convolve, dense, embedding, linear, norm, norm_silu};
+use crate::model::{Layer, Model, load_first, saved_config};
+use crate::rng::Rng;
+
+/// How many classes there are; the class after the last one stands for "none".
+pub const CLASSES: i64 = 10;
+/// Waves that tell the time, half of them sines and half cosines.
+const WAVES: i64 = 64;
+/// The slowest wave's length over the fastest one's (Vaswani et al. 2017, section 3.5).
+const SLOWEST: f64 = 10_000.0;
+/// Channels of the four neighbours that one pixel is made of.
+const NEIGHBOURS: i64 = 4;
+
+/// Settings of a [`Unet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnetConfig {
+    /// The seed of the first weights (default 1).
+    pub seed: u64,
+    /// Channels at 14x14; twice as many at 7x7. A multiple of 16 (default 64).
+    pub width: i64,
+}
+
+impl Default for UnetConfig {
+    fn default() -> UnetConfig {
+        UnetConfig { seed: 1, width: 64 }
+    }
+}
+
+/// A U-Net that predicts the noise in images of 28x28 pixels.
+#[derive(Debug)]
+pub struct Unet {
+    config: UnetConfig,
+    layers: Vec<Layer>,
+}
+
+impl Unet {
+    /// A network that has learnt nothing yet.
+    ///
+    /// # Errors
+    /// A width that is not a multiple of 16 from 16 to 512.
+    pub fn new(config: UnetConfig) -> Result<Unet> {
+        let width = config.width;
+        ensure!(
+            (16..=512).contains(&width) && width % 16 == 0,
+            "the width is {width}; expected a multiple of 16 from 16 to 512"
+        );
+        let rng = &mut Rng::new(config.seed);
+        let (large, small) = (SIDE / 2, SIDE / 4);
+        let (few, many, code) = (width, 2 * width, 2 * width);
+        let mut layers = vec![
+            Layer::new("image", "InputLayer", &[SIDE, SIDE, 1], vec![]),
+            dense(rng, "time", WAVES, code),
+            dense(rng, "time_1", code, code),
+            embedding(rng, "class", CLASSES + 1, code),
+            Layer::new(
+                "to_channels",
+                "SpaceToDepth",
+                &[large, large, NEIGHBOURS],
+                vec![],
+            ),
+            convolutional(rng, "stem", "Conv2D", large, NEIGHBOURS, few),
+        ];
+        let block =
+            &mut |name, side, from, to| layers.extend(residual(rng, name, side, from, to, code));
+        block("down", large, few, few);
+        block("down_1", large, few, few);
+        block("deep", small, few, many);
+        block("deep_1", small, many, many);
+        block("up", large, many + few, few);
+        block("up_1", large, few + few, few);
+        layers.push(norm("last_norm", large, few));
+        layers.push(silent(convolutional(
+            rng, "last", "Conv2D", large, few, NEIGHBOURS,
+        )));
+        layers.push(Layer::new(
+            "to_pixels",
+            "DepthToSpace",
+            &[SIDE, SIDE, 1],
+            vec![],
+        ));
+        Ok(Unet { config, layers })
+    }
+
+    /// A network with the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Model::load_weights`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Unet> {
+        let path = path.as_ref();
+        let mut unet = Unet::new(saved_config(path, Unet::KIND)?)?;
+        unet.load_weights(path)?;
+        Ok(unet)
+    }
+
+    /// A network with the weights of the first of these checkpoints that exists. Says which one it was.
+    ///
+    /// # Errors
+    /// When none of them exists, or the one that does is not a checkpoint of this model.
+    pub fn load_first(paths: &[&str]) -> Result<Unet> {
+        load_first(paths, |path| Unet::load(path))
+    }
+
+    /// The noise in images `(N, 1, 28, 28)` with pixels in `[-1, 1]`: the same shape.
+    ///
+    /// `times` `(N,)` are steps of the schedule, in any kind; `classes` `(N,)` are `int64` in `0..=10`, where
+    /// 10 stands for "none". Computes in the kind of the images.
+    pub fn forward(&self, x: &Tensor, times: &Tensor, classes: &Tensor) -> Tensor {
+        let mut layers = Cursor(self.layers.iter());
+        layers.next(); // the image
+        let code = linear(&waves(times, x.kind()), layers.next()).silu();
+        let code = linear(&code, layers.next()) + class_code(classes, layers.next(), x.kind());
+        let code = code.silu(); //                                   (N, 2 width)
+        layers.next();
+        let x = space_to_depth(&x.reshape([-1, SIDE, SIDE, 1])); //   (N, 14, 14, 4)
+        let x = convolve(&x, layers.next(), Activation::Linear); //   (N, 14, 14, width)
+        let x = layers.residual(&x, &code);
+        let large = layers.residual(&x, &code);
+        let x = halved(&large); //                                   (N, 7, 7, width)
+        let x = layers.residual(&x, &code); //                       (N, 7, 7, 2 width)
+        let x = layers.residual(&x, &code);
+        let x = Tensor::cat(&[doubled(&x), large.shallow_clone()], 3); // (N, 14, 14, 3 width)
+        let up = layers.residual(&x, &code); //                      (N, 14, 14, width)
+        let x = layers.residual(&Tensor::cat(&[up, large], 3), &code);
+        let x = norm_silu(&x, &unshifted(&x), layers.next());
+        let x = convolve(&x, layers.next(), Activation::Linear); //   (N, 14, 14, 4)
+        depth_to_space(&x).reshape([-1, 1, SIDE, SIDE])
+    }
+}
+
+impl Model for Unet {
+    const KIND: &'static str = "unet";
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({ "seed": self.config.seed, "width": self.config.width })
+    }
+
+    fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    fn layers_mut(&mut self) -> &mut [Layer] {
+        &mut self.layers
+    }
+
+    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Unet {
+        Unet {
+            config: self.config.clone(),
+            layers: self.layers.iter().map(change).collect(),
+        }
+    }
+}
+
+/// The layers of a residual block.
+fn residual(rng: &mut Rng, name: &str, side: i64, from: i64, to: i64, code: i64) -> Vec<Layer> {
+    let named = |part: &str| format!("{name}_{part}");
+    let mut layers = vec![
+        norm(&named("norm"), side, from),
+        convolutional(rng, &named("conv"), "Conv2D", side, from, to),
+        dense(rng, &named("time"), code, to),
+        norm(&named("norm_1"), side, to),
+        // It starts silent, so that an untrained block changes nothing (Ho et al. 2020's code).
+        silent(convolutional(rng, &named("conv_1"), "Conv2D", side, to, to)),
+    ];
+    if from != to {
+        layers.push(dense(rng, &named("skip"), from, to));
+    }
+    layers
+}
+
+/// A layer whose weights are all zero.
+fn silent(mut layer: Layer) -> Layer {
+    tch::no_grad(|| {
+        for (_, weight) in &mut layer.weights {
+            let _ = weight.zero_();
+        }
+    });
+    layer
+}
+
+/// Goes through a network's layers in the order in which they were built.
+struct Cursor<'a>(Iter<'a, Layer>);
+
+impl<'a> Cursor<'a> {
+    fn next(&mut self) -> &'a Layer {
+        let Some(layer) = self.0.next() else {
+            unreachable!("the layers are asked for in the order in which they were built")
+        };
+        layer
+    }
+
+    /// A residual block; the time and the class shift its channels.
+    fn residual(&mut self, x: &Tensor, code: &Tensor) -> Tensor {
+        let h = norm_silu(x, &unshifted(x), self.next());
+        let h = convolve(&h, self.next(), Activation::Linear);
+        let shift = linear(code, self.next());
+        let h = norm_silu(&h, &shift, self.next());
+        let h = convolve(&h, self.next(), Activation::Linear);
+        match x.size()[3] == h.size()[3] {
+            true => x + h,
+            false => linear(x, self.next()) + h,
+        }
+    }
+}
+
+/// No shift: zeros for all channels.
+fn unshifted(x: &Tensor) -> Tensor {
+    let shape = x.size();
+    Tensor::zeros([shape[0], shape[3]], (x.kind(), x.device()))
+}
+
+/// The time as sines and cosines of many lengths, `(N, 64)` (Vaswani et al. 2017, section 3.5).
+fn waves(times: &Tensor, kind: Kind) -> Tensor {
+    let half = WAVES / 2;
+    let powers = Tensor::arange(half, (Kind::Float, times.device())) / half as f64;
+    let frequencies = (powers * -SLOWEST.ln()).exp();
+    let angles = times.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0);
+    Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(kind)
+}
+
+/// The row of each image's class.
+fn class_code(classes: &Tensor, layer: &Layer, kind: Kind) -> Tensor {
+    let [(_, table)] = &layer.weights[..] else {
+        unreachable!("an embedding is built with a table")
+    };
+    table.index_select(0, classes).to_kind(kind)
+}
+
+/// Four neighbouring pixels become the channels of one: `(N, H, W, 1)` to `(N, H/2, W/2, 4)`.
+fn space_to_depth(x: &Tensor) -> Tensor {
+    let half = SIDE / 2;
+    let blocks = x.reshape([-1, half, 2, half, 2]).permute([0, 1, 3, 2, 4]);
+    blocks.reshape([-1, half, half, NEIGHBOURS])
+}
+
+/// The reverse of [`space_to_depth`].
+fn depth_to_space(x: &Tensor) -> Tensor {
+    let half = SIDE / 2;
+    let blocks = x.reshape([-1, half, half, 2, 2]).permute([0, 1, 3, 2, 4]);
+    blocks.reshape([-1, SIDE, SIDE, 1])
+}
+
+/// Half as high and wide: the mean of each four neighbours.
+fn halved(x: &Tensor) -> Tensor {
+    let [height, width, channels] = [1, 2, 3].map(|dim| x.size()[dim]);
+    let blocks = x.reshape([-1, height / 2, 2, width / 2, 2, channels]);
+    let dims: &[i64] = &[2, 4];
+    blocks.mean_dim(dims, false, x.kind())
+}
+
+/// Twice as high and wide: each pixel four times.
+fn doubled(x: &Tensor) -> Tensor {
+    let [height, width, channels] = [1, 2, 3].map(|dim| x.size()[dim]);
+    x.reshape([-1, height, 1, width, 1, channels])
+        .expand([-1, height, 2, width, 2, channels], false)
+        .reshape([-1, 2 * height, 2 * width, channels])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn pixels_come_back_from_channels_in_their_places() {
+        let x = Tensor::arange(2 * 784, (Kind::Float, Device::Cpu)).view([2, SIDE, SIDE, 1]);
+        let channels = space_to_depth(&x);
+        assert_eq!(
+            channels.get(0).get(0).get(0),
+            Tensor::from_slice(&[0f32, 1.0, 28.0, 29.0])
+        );
+        assert_eq!(depth_to_space(&channels), x);
+    }
+
+    #[test]
+    fn halving_undoes_doubling() {
+        let x = Tensor::rand([2, 7, 7, 16], (Kind::Double, Device::Cpu));
+        assert!((halved(&doubled(&x)) - &x).abs().max().double_value(&[]) < 1e-12);
+    }
+
+    #[test]
+    fn times_differ_and_keep_to_the_range_of_a_sine() {
+        let codes = waves(
+            &Tensor::arange(1000, (Kind::Int64, Device::Cpu)),
+            Kind::Double,
+        );
+        assert_eq!(codes.size(), [1000, WAVES]);
+        assert!(codes.abs().max().double_value(&[]) <= 1.0);
+        let neighbours = codes.narrow(0, 1, 999) - codes.narrow(0, 0, 999);
+        assert!(
+            neighbours
+                .square()
+                .sum_dim_intlist(1i64, false, Kind::Double)
+                .min()
+                .double_value(&[])
+                > 0.1
+        );
+    }
+}

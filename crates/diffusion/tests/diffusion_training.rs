@@ -1,0 +1,278 @@
+//! The U-Net and the classifier: what they are, what they learn, and that a training can be interrupted.
+#![allow(clippy::unwrap_used)]
+
+use std::ops::ControlFlow;
+
+use diffusion::prelude::*;
+use diffusion::train::{Epoch, Observer, Plan};
+use tch::Device;
+
+fn few(n: usize) -> Split {
+    let mnist = Mnist::load().unwrap();
+    let rest = mnist.train.len() - n;
+    mnist.train.hold_out(rest).unwrap().0
+}
+
+fn small() -> Unet {
+    Unet::new(UnetConfig {
+        width: 16,
+        ..UnetConfig::default()
+    })
+    .unwrap()
+}
+
+fn weights(model: &impl Model) -> Vec<Tensor> {
+    let layers = model.layers().iter().flat_map(|layer| &layer.weights);
+    layers.map(|(_, weight)| weight.copy()).collect()
+}
+
+#[test]
+fn the_unet_has_about_a_million_parameters_and_the_shapes_it_says() {
+    let unet = Unet::new(UnetConfig::default()).unwrap();
+    let total = unet.summary().total();
+    assert!((900_000..1_300_000).contains(&total), "{total}");
+    let x = Tensor::randn([3, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let whole = |values: &[i64]| Tensor::from_slice(values);
+    let noise = unet.forward(&x, &whole(&[0, 500, 999]), &whole(&[3, 10, 0]));
+    assert_eq!(noise.size(), [3, 1, 28, 28]);
+    // Its last layer starts silent.
+    assert_eq!(noise.abs().max().double_value(&[]), 0.0);
+    for width in [0, 8, 24, 1024] {
+        let error = Unet::new(UnetConfig {
+            width,
+            ..UnetConfig::default()
+        })
+        .unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("the width is {width}")),
+            "{error}"
+        );
+    }
+}
+
+fn learning(unet: &mut Unet, precision: Precision) -> History {
+    let schedule = Schedule::cosine(1000).unwrap();
+    let config = FitConfig {
+        epochs: 3,
+        batch_size: 64,
+        validation: 200,
+        average: Some(0.9),
+        precision,
+        quiet: true,
+        ..FitConfig::default()
+    };
+    let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
+    fit_with(unet, &few(2_000), &objective, &config, &mut ()).unwrap()
+}
+
+#[test]
+fn the_unet_learns_to_find_noise_in_either_precision() {
+    for precision in [Precision::Float32, Precision::Mixed] {
+        let mut unet = small();
+        let history = learning(&mut unet, precision);
+        // Whoever says "no noise" is off by 1 on average.
+        let last = history.last().unwrap().validation.unwrap();
+        assert!(last.loss < 0.35, "{precision}: {}", last.loss);
+        assert_eq!(last.score, None);
+    }
+}
+
+#[test]
+fn time_and_class_reach_the_trained_unet() {
+    let mut unet = small();
+    learning(&mut unet, Precision::Float32);
+    let x = Tensor::randn([1, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let noise = |t: i64, class: i64| {
+        unet.forward(&x, &Tensor::from_slice(&[t]), &Tensor::from_slice(&[class]))
+    };
+    let moved = |other: Tensor| (other - noise(500, 3)).abs().max().double_value(&[]);
+    assert_eq!(moved(noise(500, 3)), 0.0);
+    assert!(moved(noise(100, 3)) > 1e-3);
+    assert!(moved(noise(500, 4)) > 1e-4);
+}
+
+/// Ends a training after so many epochs.
+struct StopAfter(usize);
+
+impl<M> Observer<M> for StopAfter {
+    fn epoch(&mut self, _: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
+        match epoch.number >= self.0 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[test]
+fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
+    let split = few(300);
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = Schedule::cosine(100).unwrap();
+    for (name, precision, keep) in [
+        ("float32", Precision::Float32, Keep::Last),
+        ("mixed", Precision::Mixed, Keep::Best),
+    ] {
+        let config = |checkpoint: bool| FitConfig {
+            epochs: 3,
+            batch_size: 50,
+            validation: 60,
+            average: Some(0.9),
+            decay: Decay::Cosine,
+            keep,
+            precision,
+            checkpoint: checkpoint.then(|| folder.path().join(name)),
+            quiet: true,
+            ..FitConfig::default()
+        };
+        let objective = NoisePrediction::of(&config(false), &schedule, 0.1).unwrap();
+        let mut unbroken = small();
+        let whole = fit_with(&mut unbroken, &split, &objective, &config(false), &mut ()).unwrap();
+        let mut broken = small();
+        let part = fit_with(
+            &mut broken,
+            &split,
+            &objective,
+            &config(true),
+            &mut StopAfter(1),
+        )
+        .unwrap();
+        assert!(part.stopped && part.epochs.len() == 1);
+        let mut resumed = small();
+        let history = resume(&mut resumed, &split, &objective, &config(true), &mut ()).unwrap();
+        assert_eq!(weights(&resumed), weights(&unbroken), "{name}");
+        assert_eq!(history.batch_losses, whole.batch_losses);
+        assert_eq!(history.epochs.len(), 3);
+        assert!(!history.stopped);
+        // Once more, when all is done: nothing is left to do, and the result is the same.
+        let mut again = small();
+        resume(&mut again, &split, &objective, &config(true), &mut ()).unwrap();
+        assert_eq!(weights(&again), weights(&unbroken), "{name}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_not_this_trainings_is_refused() {
+    let split = few(200);
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = Schedule::cosine(100).unwrap();
+    let path = folder.path().join("run.safetensors");
+    let config = FitConfig {
+        epochs: 1,
+        batch_size: 50,
+        validation: 50,
+        checkpoint: Some(path.clone()),
+        quiet: true,
+        ..FitConfig::default()
+    };
+    let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
+    let go_on = |config: &FitConfig| {
+        let mut unet = small();
+        let before = weights(&unet);
+        let error = resume(&mut unet, &split, &objective, config, &mut ()).unwrap_err();
+        assert_eq!(weights(&unet), before);
+        format!("{error:#}")
+    };
+    assert!(go_on(&config).contains("cannot read the checkpoint"));
+    let without = FitConfig {
+        checkpoint: None,
+        ..config.clone()
+    };
+    assert!(go_on(&without).contains("name no `checkpoint`"));
+    fit_with(&mut small(), &split, &objective, &config, &mut ()).unwrap();
+    let other = FitConfig {
+        learning_rate: 0.5,
+        ..config.clone()
+    };
+    let error = go_on(&other);
+    assert!(
+        error.contains("another training") && error.contains("learning_rate: 0.5"),
+        "{error}"
+    );
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(go_on(&config).contains("truncated"));
+    small().save(&path).unwrap();
+    assert!(go_on(&config).contains("holds no training's state"));
+}
+
+#[test]
+fn weights_of_another_architecture_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    Cnn::new(CnnConfig::default()).save(&path).unwrap();
+    let error = format!("{:#}", Unet::load(&path).unwrap_err());
+    assert!(
+        error.contains("holds a model of kind \"cnn\"; expected \"unet\""),
+        "{error}"
+    );
+    let path = folder.path().join("unet.safetensors");
+    small().save(&path).unwrap();
+    let mut large = Unet::new(UnetConfig::default()).unwrap();
+    let error = format!("{:#}", large.load_weights(&path).unwrap_err());
+    assert!(error.contains("has shape"), "{error}");
+    assert_eq!(weights(&Unet::load(&path).unwrap()), weights(&small()));
+}
+
+#[test]
+fn the_classifier_learns_to_read() {
+    let mnist = Mnist::load().unwrap();
+    let mut classifier = Classifier::new(ClassifierConfig::default());
+    let config = FitConfig {
+        validation: 500,
+        quiet: true,
+        ..FitConfig::default()
+    };
+    let objective = Classification::of(&config);
+    let history = fit_with(&mut classifier, &few(6_500), &objective, &config, &mut ()).unwrap();
+    let images = mnist.test.images(2_000).unwrap();
+    let labels = Vec::<i64>::try_from(mnist.test.labels(2_000).unwrap()).unwrap();
+    let accuracy = class_accuracy(&classifier, &images, &labels).unwrap();
+    assert!(accuracy > 0.85, "{accuracy}");
+    assert!(history.to_string().contains("% right"), "{history}");
+    assert_eq!(classifier.features(&images).unwrap().dim(), (2_000, 128));
+    let certainty =
+        classifier
+            .probabilities(&images)
+            .unwrap()
+            .sum_dim_intlist(1i64, false, Kind::Float);
+    assert!((certainty - 1.0).abs().max().double_value(&[]) < 1e-5);
+    assert!(
+        classifier
+            .classify(&Tensor::zeros([1, 28, 28], (Kind::Float, Device::Cpu)))
+            .is_err()
+    );
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named() {
+    let split = few(100);
+    let schedule = Schedule::cosine(10).unwrap();
+    let config = FitConfig {
+        validation: 10,
+        quiet: true,
+        ..FitConfig::default()
+    };
+    for hidden in [-0.1, 1.5, f64::NAN] {
+        let error = NoisePrediction::of(&config, &schedule, hidden).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("hide their class is {hidden}")),
+            "{error}"
+        );
+    }
+    let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
+    for average in [1.0, -0.5, f64::NAN] {
+        let config = FitConfig {
+            average: Some(average),
+            ..config.clone()
+        };
+        let error = fit_with(&mut small(), &split, &objective, &config, &mut ()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("average keeps {average}")),
+            "{error}"
+        );
+    }
+}
