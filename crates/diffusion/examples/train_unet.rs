@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument =
         |at: usize, default: &str| arguments.get(at).map_or(default, |text| text).to_owned();
-    let epochs: usize = argument(0, "24").parse()?;
+    let epochs: usize = argument(0, "18").parse()?;
     let width: i64 = argument(1, "64").parse()?;
     let seed: u64 = argument(2, "1").parse()?;
     let file = argument(3, "notebooks/weights/unet.safetensors");
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let mut unet = Unet::new(UnetConfig { seed, width })?;
     let config = FitConfig {
         epochs,
-        learning_rate: 1e-3,
+        batch_size: 64,
         decay: Decay::Cosine,
         average: Some(0.9995),
         seed,

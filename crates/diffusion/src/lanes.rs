@@ -4,13 +4,14 @@
 //! has it, so a vector lives in one register.
 
 use std::arch::x86_64::{
-    __m512, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
+    __m512, __m512i, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
     _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512,
     _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32,
-    _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_div_ps, _mm512_fmadd_ps, _mm512_i32gather_ps, _mm512_i32scatter_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_sub_ps,
 };
 
 use tch::Kind;
@@ -198,6 +199,27 @@ pub(crate) unsafe fn load(at: *const f32) -> __m512 {
 #[inline(always)]
 pub(crate) unsafe fn store(at: *mut f32, x: __m512) {
     unsafe { _mm512_storeu_ps(at, x) }
+}
+
+/// Where sixteen numbers lie that are so far apart, for [`gather`] and [`scatter`].
+#[inline(always)]
+pub(crate) fn lanes_apart(distance: usize) -> __m512i {
+    let places: [i32; LANES] = std::array::from_fn(|lane| (lane * distance) as i32);
+    unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
+}
+
+/// # Safety
+/// Numbers must lie in all these places.
+#[inline(always)]
+pub(crate) unsafe fn gather(from: *const f32, places: __m512i) -> __m512 {
+    unsafe { _mm512_i32gather_ps::<4>(places, from) }
+}
+
+/// # Safety
+/// There must be room in all these places.
+#[inline(always)]
+pub(crate) unsafe fn scatter(to: *mut f32, places: __m512i, x: __m512) {
+    unsafe { _mm512_i32scatter_ps::<4>(to, places, x) }
 }
 
 /// `x` where `mask` is above zero, else zero.

@@ -93,7 +93,8 @@ impl Call {
         let (shape, products) = (sizes.shape(to), sizes.products(field.channels, to));
         match self.way {
             Way::Winograd => {
-                let kernel = Kernel::new(kernel, field.channels, to);
+                // SAFETY: the CPU was asked for its instructions, here and below.
+                let kernel = unsafe { Kernel::new(&floats(kernel), field.channels, to) };
                 fill(&self.x, &shape, products, |images, out| unsafe {
                     winograd::convolve(&sizes, images, &field, &kernel, &bias, rectify, out);
                 })
@@ -132,7 +133,7 @@ impl Call {
         let (shape, products) = (sizes.shape(from), sizes.products(field.channels, from));
         match self.way {
             Way::Winograd => {
-                let kernel = Kernel::turned(kernel, field.channels, from);
+                let kernel = unsafe { Kernel::turned(&floats(kernel), field.channels, from) };
                 fill(gradient, &shape, products, |images, out| unsafe {
                     winograd::convolve(&sizes, images, &field, &kernel, &zeros, false, out);
                 })

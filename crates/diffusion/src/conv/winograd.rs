@@ -17,7 +17,10 @@ use std::arch::x86_64::__m512;
 use std::ops::Range;
 
 use super::field::{Field, Padded, Sizes};
-use crate::lanes::{Element, LANES, Line, add, all, fma, lines, load, max, store, sub, zero};
+use crate::lanes::{
+    Element, LANES, Line, add, all, fma, gather, lanes_apart, lines, load, max, mul, scatter,
+    store, sub, zero,
+};
 
 /// Edge of a tile of outputs, and of a transformed tile.
 const TILE: usize = 4;
@@ -121,32 +124,37 @@ fn gradient_transform(y: [__m512; TILE]) -> [__m512; EDGE] {
 }
 
 /// `G g`
-fn kernel_transform(g: [f32; 3]) -> [f32; EDGE] {
-    let (outer, outer_4) = (g[0] + g[2], g[0] + 4.0 * g[2]);
+#[inline(always)]
+fn kernel_transform(g: [__m512; 3]) -> [__m512; EDGE] {
+    let (outer, outer_4) = (add(g[0], g[2]), fma(g[2], all(4.0), g[0]));
+    let (sixth, part) = (all(-1.0 / 6.0), all(1.0 / 24.0));
     [
-        g[0] / 4.0,
-        (outer + g[1]) / -6.0,
-        (outer - g[1]) / -6.0,
-        (outer_4 + 2.0 * g[1]) / 24.0,
-        (outer_4 - 2.0 * g[1]) / 24.0,
+        mul(g[0], all(0.25)),
+        mul(add(outer, g[1]), sixth),
+        mul(sub(outer, g[1]), sixth),
+        mul(fma(g[1], all(2.0), outer_4), part),
+        mul(fma(g[1], all(-2.0), outer_4), part),
         g[2],
     ]
 }
 
 /// `Gᵀ u`
-fn kernel_gradient_transform(u: [f32; EDGE]) -> [f32; 3] {
-    let (sum, difference) = (u[1] + u[2], u[1] - u[2]);
-    let (sum_2, difference_2) = (u[3] + u[4], u[3] - u[4]);
+#[inline(always)]
+fn kernel_gradient_transform(u: [__m512; EDGE]) -> [__m512; 3] {
+    let (sum, difference) = (add(u[1], u[2]), sub(u[1], u[2]));
+    let (sum_2, difference_2) = (add(u[3], u[4]), sub(u[3], u[4]));
+    let (sixth, twelfth, part) = (all(1.0 / 6.0), all(1.0 / 12.0), all(1.0 / 24.0));
+    let centre = mul(sub(sum_2, sum), sixth);
     [
-        u[0] / 4.0 - sum / 6.0 + sum_2 / 24.0,
-        -difference / 6.0 + difference_2 / 12.0,
-        -sum / 6.0 + sum_2 / 6.0 + u[5],
+        fma(u[0], all(0.25), sub(mul(sum_2, part), mul(sum, sixth))),
+        sub(mul(difference_2, twelfth), mul(difference, sixth)),
+        add(centre, u[5]),
     ]
 }
 
 /// Applies a transform to the columns of a tile, then to the rows of what came out.
 macro_rules! both_ways {
-    ($transform:ident, $from:ident, $to:ident, |$row:ident, $column:ident| $get:expr, |$at:ident, $x:ident| $put:expr) => {{
+    ($transform:ident, $from:expr, $to:expr, |$row:ident, $column:ident| $get:expr, |$at:ident, $x:ident| $put:expr) => {{
         let mut half = [[zero(); $from]; $to];
         for $column in 0..$from {
             let mut line = [zero(); $from];
@@ -349,40 +357,65 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Of a kernel `(to, 3, 3, from)`.
-    pub(super) fn new<E: Element>(kernel: &[E], from: usize, to: usize) -> Kernel {
-        Kernel::of(from, to, |row, column, i, o| {
-            kernel[((o * 3 + row) * 3 + column) * from + i].to_f32()
-        })
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn new(kernel: &[f32], from: usize, to: usize) -> Kernel {
+        let places = lanes_apart(9 * from);
+        // SAFETY: `get` asks for numbers of the kernel.
+        unsafe {
+            Kernel::of(from, to, |row, column, i, o| {
+                let at = ((o * 3 + row) * 3 + column) * from + i;
+                gather(kernel.as_ptr().add(at), places)
+            })
+        }
     }
 
     /// The kernel that leads gradients back, of a kernel `(from, 3, 3, to)`.
-    pub(super) fn turned<E: Element>(kernel: &[E], from: usize, to: usize) -> Kernel {
-        Kernel::of(from, to, |row, column, i, o| {
-            kernel[((i * 3 + 2 - row) * 3 + 2 - column) * to + o].to_f32()
-        })
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn turned(kernel: &[f32], from: usize, to: usize) -> Kernel {
+        // SAFETY: `get` asks for numbers of the kernel.
+        unsafe {
+            Kernel::of(from, to, |row, column, i, o| {
+                load(
+                    kernel
+                        .as_ptr()
+                        .add(((i * 3 + 2 - row) * 3 + 2 - column) * to + o),
+                )
+            })
+        }
     }
 
-    fn of(from: usize, to: usize, get: impl Fn(usize, usize, usize, usize) -> f32) -> Kernel {
+    /// `get` gives sixteen numbers, of the outputs from `o` on.
+    #[inline(always)]
+    unsafe fn of(
+        from: usize,
+        to: usize,
+        get: impl Fn(usize, usize, usize, usize) -> __m512,
+    ) -> Kernel {
         let mut points = lines(POINTS * from * to);
-        let numbers = numbers_mut(&mut points);
-        for (i, o) in (0..from).flat_map(|i| (0..to).map(move |o| (i, o))) {
-            let columns: [[f32; EDGE]; 3] = std::array::from_fn(|column| {
-                kernel_transform(std::array::from_fn(|row| get(row, column, i, o)))
-            });
-            for row in 0..EDGE {
-                let line = kernel_transform(std::array::from_fn(|column| columns[column][row]));
-                for (column, x) in line.into_iter().enumerate() {
-                    numbers[((row * EDGE + column) * from + i) * to + o] = x;
-                }
+        let out = points.as_mut_ptr().cast::<f32>();
+        for o in (0..to).step_by(LANES) {
+            for i in 0..from {
+                both_ways!(
+                    kernel_transform,
+                    3,
+                    EDGE,
+                    |row, column| get(row, column, i, o),
+                    |at, x| {
+                        let point = at.0 * EDGE + at.1;
+                        // SAFETY: within the points.
+                        unsafe { store(out.add((point * from + i) * to + o), x) };
+                    }
+                );
             }
         }
         Kernel { points, from, to }
     }
-}
-
-fn numbers_mut(lines: &mut [Line]) -> &mut [f32] {
-    // SAFETY: a line is sixteen numbers and nothing else.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * LANES) }
 }
 
 /// Convolves some of the images: `field` has `kernel.from` channels, `out` is `(N, H, W, kernel.to)`.
@@ -492,24 +525,32 @@ pub(super) unsafe fn kernel_gradient<E: Element>(
             }
         }
     }
-    (kernel_from_points(numbers_mut(&mut sums), from, to), bias)
+    // SAFETY: as the caller promises.
+    (unsafe { kernel_from_points(points, from, to) }, bias)
 }
 
 /// `Gᵀ u G`: from `(36, from, to)` to `(to, 3, 3, from)`.
-fn kernel_from_points(points: &[f32], from: usize, to: usize) -> Vec<f32> {
-    let mut kernel = vec![0.0; 9 * from * to];
-    for (i, o) in (0..from).flat_map(|i| (0..to).map(move |o| (i, o))) {
-        let columns: [[f32; 3]; EDGE] = std::array::from_fn(|column| {
-            kernel_gradient_transform(std::array::from_fn(|row| {
-                points[((row * EDGE + column) * from + i) * to + o]
-            }))
-        });
-        for row in 0..3 {
-            let line =
-                kernel_gradient_transform(std::array::from_fn(|column| columns[column][row]));
-            for (column, x) in line.into_iter().enumerate() {
-                kernel[((o * 3 + row) * 3 + column) * from + i] = x;
-            }
+#[inline(always)]
+unsafe fn kernel_from_points(points: *const f32, from: usize, to: usize) -> Vec<f32> {
+    let mut kernel = vec![0.0f32; 9 * from * to];
+    let places = lanes_apart(9 * from);
+    for o in (0..to).step_by(LANES) {
+        for i in 0..from {
+            both_ways!(
+                kernel_gradient_transform,
+                EDGE,
+                3,
+                |row, column| {
+                    let point = row * EDGE + column;
+                    // SAFETY: within the points.
+                    unsafe { load(points.add((point * from + i) * to + o)) }
+                },
+                |at, x| {
+                    let first = ((o * 3 + at.0) * 3 + at.1) * from + i;
+                    // SAFETY: within the kernel.
+                    unsafe { scatter(kernel.as_mut_ptr().add(first), places, x) };
+                }
+            );
         }
     }
     kernel
