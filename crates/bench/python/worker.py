@@ -6,6 +6,7 @@ request a line and answers each with one JSON line:
     {"run": "cnn_train", "batch": 128, "warmup": 20, "steps": 100, "threads": 2}
                                              -> {"value": images/s, "loss": mean of the last 20 steps}
     {"run": "cnn_infer", "images": 10000}    -> {"value": images/s, "loss": cross-entropy}
+    {"run": "unet_train", …}                 -> as cnn_train; PyTorch's workers alone know it
     {"run": "mnist_load"}                    -> {"value": seconds}
     {"run": "exit"}
 
@@ -146,6 +147,12 @@ def serve(channel, ready, contender, images):
             count = request.get("images", 10_000)
             seconds, loss = contender.infer(*images.test(count))
             return {"value": count / seconds, "loss": loss}
+        if run == "unet_train" and hasattr(contender, "train_unet"):
+            batch, warmup, steps = request["batch"], request["warmup"], request["steps"]
+            clean, _ = images.train(batch * (warmup + steps))
+            labels = read_idx(images.folder, "train-labels-idx1-ubyte")[: len(clean)]
+            seconds, losses = contender.train_unet(clean, labels, batch, warmup, steps, request.get("threads"))
+            return {"value": batch * steps / seconds, "loss": float(np.mean(losses[-LOSS_STEPS:]))}
         if run == "mnist_load":
             start = time.perf_counter()
             load_mnist(images.folder)

@@ -6,6 +6,7 @@
 //! [`plot`] show them. [`ours`] and [`to_19db`] are what runs in our own processes.
 
 mod contender;
+mod drawn;
 mod machine;
 mod measurements;
 mod memory;

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Observer, Plan, fit_with};
+use diffusion::train::{Denoising, Objective, Observer, Plan, fit_with};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::drawn;
 use crate::memory;
 use crate::race::NOISE;
 
@@ -48,6 +49,8 @@ struct Request {
     steps: usize,
     #[serde(default)]
     images: usize,
+    #[serde(default)]
+    guidance: f64,
 }
 
 /// Answers requests until `exit`, or until there are no more.
@@ -105,7 +108,26 @@ impl Worker {
     /// One arm for each kind of request.
     fn answer(&self, request: &Request) -> Result<Value> {
         match request.run.as_str() {
-            "cnn_train" => self.train(&mut self.first_network()?, request),
+            "cnn_train" => {
+                let objective = |config: &FitConfig| Denoising::of(config);
+                self.train(&mut self.first_network()?, objective, request)
+            }
+            "unet_train" => {
+                let schedule = Schedule::cosine(1000)?;
+                let objective = |config: &FitConfig| NoisePrediction::of(config, &schedule, 0.1);
+                self.train(&mut Unet::new(UnetConfig::default())?, objective, request)
+            }
+            "draw_seconds" => drawn::seconds(request.images, request.steps),
+            "class_accuracy" => {
+                drawn::class_accuracy(request.images, request.steps, request.guidance)
+            }
+            "frechet_over_floor" => drawn::frechet_over_floor(
+                &self.mnist,
+                request.images,
+                request.steps,
+                request.guidance,
+            ),
+            "ddim25_loss" => drawn::loss_of_few_steps(&self.mnist, request.images, request.steps),
             "cnn_infer" => self.infer(request),
             "mnist_load" => self.load(),
             "evaluate_memory" => self.evaluate(),
@@ -118,7 +140,12 @@ impl Worker {
     }
 
     /// Images a second over the timed steps, and the loss at their end.
-    fn train<M: Forward>(&self, model: &mut M, request: &Request) -> Result<Value> {
+    fn train<M: Model, O: Objective<M>>(
+        &self,
+        model: &mut M,
+        objective: impl Fn(&FitConfig) -> Result<O>,
+        request: &Request,
+    ) -> Result<Value> {
         let &Request {
             batch,
             warmup,
@@ -152,7 +179,7 @@ impl Worker {
             started: Instant::now(),
             seconds: None,
         };
-        let history = fit_with(model, some, &Denoising::of(&config)?, &config, &mut watch)?;
+        let history = fit_with(model, some, &objective(&config)?, &config, &mut watch)?;
         let seconds = watch
             .seconds
             .context("the training ended before its last step")?;

@@ -107,8 +107,8 @@ impl Outcome {
             peer_losses: BTreeMap::new(),
             ratio: BTreeMap::new(),
             ratio_range: BTreeMap::new(),
-            target: match measurement.at_most {
-                Some(most) => json!(most),
+            target: match measurement.limit {
+                Some(limit) => json!(limit),
                 None if targets.is_empty() => Value::Null,
                 None => json!(targets),
             },
@@ -140,7 +140,7 @@ impl Outcome {
             }
         }
         outcome.compare(measurement.way);
-        outcome.reached = outcome.judge(measurement.at_most, &targets);
+        outcome.reached = outcome.judge(measurement.limit, &targets);
         outcome
     }
 
@@ -165,8 +165,8 @@ impl Outcome {
     }
 
     /// Whether all targets are reached: known once one is missed, or all are known to be met.
-    fn judge(&self, at_most: Option<f64>, targets: &BTreeMap<&str, f64>) -> Option<bool> {
-        let own = at_most.map(|most| self.ours.map(|ours| ours <= most));
+    fn judge(&self, limit: Option<f64>, targets: &BTreeMap<&str, f64>) -> Option<bool> {
+        let own = limit.map(|limit| self.ours.map(|ours| self.keeps(limit, ours)));
         let beside = targets
             .iter()
             .map(|(name, target)| self.ratio.get(name).map(|ratio| ratio >= target));
@@ -176,6 +176,14 @@ impl Outcome {
             all if all.contains(&Some(false)) => Some(false),
             all if all.contains(&None) => None,
             _ => Some(true),
+        }
+    }
+
+    /// Whether a value is no worse than the limit.
+    fn keeps(&self, limit: f64, value: f64) -> bool {
+        match self.better {
+            Better::Higher => value >= limit,
+            Better::Lower => value <= limit,
         }
     }
 
@@ -190,8 +198,16 @@ impl Outcome {
             self.name, self.what, self.unit
         )];
         if let Some((ours, range)) = self.ours.zip(self.range) {
-            let limit = self.target.as_f64().map_or(String::new(), |most| {
-                format!("at most {}: {}", number(most), verdict(ours <= most))
+            let most = match self.better {
+                Better::Higher => "at least",
+                Better::Lower => "at most",
+            };
+            let limit = self.target.as_f64().map_or(String::new(), |limit| {
+                format!(
+                    "{most} {}: {}",
+                    number(limit),
+                    verdict(self.keeps(limit, ours))
+                )
             });
             lines.push(line("ours", ours, range, self.loss, &limit));
         }

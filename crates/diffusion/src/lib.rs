@@ -61,9 +61,11 @@ pub mod prelude {
     pub use crate::noise::add_noise;
     pub use crate::precision::Precision;
     pub use crate::rng::seed;
-    pub use crate::sample::{Sampler, Samples, Steps, denoise_from, inpaint, sample};
+    pub use crate::sample::{Sampler, Samples, Steps, denoise_from, inpaint, sample, sample_from};
     pub use crate::schedule::{Schedule, centred, to_pixels};
-    pub use crate::scores::{GenerationScores, class_accuracy, frechet_distance, judge};
+    pub use crate::scores::{
+        GenerationScores, class_accuracy, frechet_distance, judge, nearest, spread,
+    };
     pub use crate::show::check;
     pub use crate::train::{
         Classification, Decay, FitConfig, History, Keep, Noise, NoisePrediction, PrintLines, fit,

@@ -295,6 +295,31 @@ pub fn sample(
     Samples::of(Steps::new(model, schedule, sampler, classes)?)
 }
 
+/// New images from noise of one's own, `(classes, 1, 28, 28)`, standard normal: the same noise with other classes, or noises
+/// between two. With [`Sampler::eta`] 0 nothing else is left to chance.
+///
+/// # Errors
+/// Noise of another shape, or as [`sample`].
+pub fn sample_from(
+    model: &impl NoiseModel,
+    schedule: &Schedule,
+    sampler: &Sampler,
+    noise: &Tensor,
+    classes: &[Option<i64>],
+) -> Result<Samples> {
+    let images = check_square(noise)?;
+    ensure!(
+        classes.len() == images,
+        "expected a class for each of {images} noises; got {}",
+        classes.len()
+    );
+    let (x, rng) = (noise.to_kind(Kind::Float), Rng::new(sampler.seed));
+    let last = schedule.steps() - 1;
+    Samples::of(Steps::from(
+        model, schedule, sampler, classes, x, last, rng,
+    )?)
+}
+
 /// Images that are noisy already, cleaned: the reverse process from the step `t` at which they are as
 /// noisy as given ([`Schedule::step_of_noise`] finds it).
 ///

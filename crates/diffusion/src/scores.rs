@@ -293,14 +293,14 @@ impl GenerationScores {
     }
 
     /// A table of several scores with their names, the lowest distance in bold.
-    pub fn table(scores: &[(&str, GenerationScores)]) -> Table {
+    pub fn table<S: AsRef<str>>(scores: &[(S, GenerationScores)]) -> Table {
         let best = scores
             .iter()
             .map(|(_, scores)| scores.frechet)
             .fold(f64::INFINITY, f64::min);
         let rows = scores.iter().map(|(name, scores)| {
             let cells = vec![
-                name.to_string(),
+                name.as_ref().to_owned(),
                 format!("{:.1} %", 100.0 * scores.accuracy),
                 format!("{:.1}", scores.frechet),
                 format!("{:.1}", scores.over_floor()),

@@ -134,7 +134,7 @@ fn what_cannot_be_drawn_says_so() {
             rows(&[("flat", &flat)]),
             "in the row \"flat\": a picture of digits takes a tensor of shape (N, 1, 28, 28); this one has [28, 28]",
         ),
-        (rows(&[]), "nothing to draw"),
+        (rows::<&str, &Tensor>(&[]), "nothing to draw"),
         (grid(&empty, 3), "[0, 1, 28, 28]"),
         (grid(&images(3), 0), "a grid of 0 columns"),
         (grid(&blank(2_001), 10), "2001 digits are too many"),

@@ -115,6 +115,26 @@ fn ddim_with_eta_one_over_all_steps_is_ddpm() {
 }
 
 #[test]
+fn noise_of_ones_own_leads_where_the_samplers_own_does() {
+    let schedule = Schedule::cosine(50).unwrap();
+    let model = Normal {
+        mean: 0.0,
+        deviation: 0.3,
+        schedule: &schedule,
+    };
+    let sampler = Sampler::ddim(10).seeded(3);
+    let noise = diffusion::rng::Rng::new(3).normal(&[2, 1, 28, 28]);
+    let own = sample_from(&model, &schedule, &sampler, &noise, &[None; 2]).unwrap();
+    let drawn = sample(&model, &schedule, &sampler, &[None; 2]).unwrap();
+    assert_eq!(own.images, drawn.images);
+    let error = sample_from(&model, &schedule, &sampler, &noise, &[None; 3]).unwrap_err();
+    assert!(
+        error.to_string().contains("each of 2 noises; got 3"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_seed_gives_the_same_images_again() {
     let schedule = Schedule::cosine(50).unwrap();
     let model = Normal {

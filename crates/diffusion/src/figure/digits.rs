@@ -1,5 +1,7 @@
 //! Pictures made of digits.
 
+use std::borrow::Borrow;
+
 use anyhow::{Result, anyhow, bail, ensure};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -20,12 +22,19 @@ const TEXT_COLOUR: RGBColor = RGBColor(51, 51, 51);
 ///
 /// Each tensor is `(N, 1, 28, 28)` in `[0, 1]`, 0 black and 1 white; values outside are shown as the
 /// nearest of the two.
-pub fn rows(rows: &[(&str, &Tensor)]) -> Figure {
+pub fn rows<S: AsRef<str>, T: Borrow<Tensor>>(rows: &[(S, T)]) -> Figure {
     rows_with_captions(rows, &[])
 }
 
 /// [`rows`] with a caption above each column.
-pub fn rows_with_captions(rows: &[(&str, &Tensor)], captions: &[&str]) -> Figure {
+pub fn rows_with_captions<S: AsRef<str>, T: Borrow<Tensor>>(
+    rows: &[(S, T)],
+    captions: &[&str],
+) -> Figure {
+    let rows: Vec<(&str, &Tensor)> = rows
+        .iter()
+        .map(|(name, images)| (name.as_ref(), images.borrow()))
+        .collect();
     let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
     let columns = rows
         .iter()
