@@ -10,25 +10,31 @@ fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/autograd.cpp");
-    if let Some(libtorch) = std::env::var_os("LIBTORCH") {
+    let Some(libtorch) = std::env::var_os("LIBTORCH") else {
+        return Err(std::io::Error::other(
+            "LIBTORCH is not set: it names the folder of libtorch, which `make setup` brings",
+        ));
+    };
+    let libtorch = Path::new(&libtorch);
+    println!(
+        "cargo:rerun-if-changed={}",
+        libtorch.join("build-version").display()
+    );
+    if std::env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
         cc::Build::new()
             .cpp(true)
             .std("c++20")
             .warnings(false) // libtorch's headers are not ours to mend
-            .include(Path::new(&libtorch).join("include"))
+            .include(libtorch.join("include"))
             .file("src/autograd.cpp")
             .compile("diffusion_autograd");
     }
     #[cfg(unix)]
-    if let (Some(libtorch), Some(out)) = (std::env::var_os("LIBTORCH"), std::env::var_os("OUT_DIR"))
-    {
+    if let Some(out) = std::env::var_os("OUT_DIR") {
         let link = Path::new(&out).join("libtorch");
         match std::fs::remove_file(&link) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => std::os::unix::fs::symlink(
-                std::path::absolute(Path::new(&libtorch).join("lib"))?,
-                &link,
-            )?,
+            _ => std::os::unix::fs::symlink(std::path::absolute(libtorch.join("lib"))?, &link)?,
         }
         println!("cargo:rustc-link-search=native={}", link.display());
     }

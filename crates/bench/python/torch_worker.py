@@ -237,7 +237,7 @@ def main():
     torch.set_num_threads(args.threads)
     contender = Contender(torch, args.precision, args.compile, args.data, args.conv_transpose)
     settings = [
-        "channels last",
+        "channels last (the U-Net: channels first)",
         "fused Adam",
         "nn.ConvTranspose2d" if args.conv_transpose else "nn.Conv2d with the flipped kernel for nn.ConvTranspose2d",
         "bfloat16 autocast" if contender.mixed else "float32",

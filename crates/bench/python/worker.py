@@ -157,7 +157,7 @@ def serve(channel, ready, contender, images):
             start = time.perf_counter()
             load_mnist(images.folder)
             return {"value": time.perf_counter() - start}
-        raise ValueError(f"unknown request {run!r}; this worker knows cnn_train, cnn_infer, mnist_load and exit")
+        raise ValueError(f"unknown request {run!r}; this worker knows cnn_train, cnn_infer, mnist_load, exit, and unet_train if it is PyTorch's")
 
     print(json.dumps({"ready": ready}), file=channel)
     for line in sys.stdin:

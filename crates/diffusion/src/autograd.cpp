@@ -8,9 +8,10 @@ using torch::autograd::variable_list;
 
 namespace {
 
-// From the gradient of the output (null if there is none) to those of the inputs, which arrive null. Returns
-// false, with a text that stays valid until this thread's next call, when it failed.
-using Backward = bool (*)(void* state, at::Tensor* gradient, at::Tensor** gradients, const char** error);
+// From the gradient of the output to those of the `count` inputs, which arrive null. Returns false, with a text
+// that stays valid until this thread's next call, when it failed. Takes the gradient over.
+using Backward = bool (*)(
+    void* state, at::Tensor* gradient, at::Tensor** gradients, size_t count, const char** error);
 
 struct RustFunction : public Node {
   void* state;
@@ -20,17 +21,27 @@ struct RustFunction : public Node {
   RustFunction(void* state, Backward backward, void (*drop)(void*))
       : state(state), backward(backward), drop(drop) {}
 
-  ~RustFunction() override { drop(state); }
+  ~RustFunction() override { release_variables(); }
 
   std::string name() const override { return "RustFunction"; }
 
+  // libtorch calls it once gradients have passed and are not to pass again.
+  void release_variables() override {
+    if (state != nullptr) {
+      drop(state);
+      state = nullptr;
+    }
+  }
+
   variable_list apply(variable_list&& outputs) override {
-    const bool defined = outputs[0].defined();
+    TORCH_CHECK(state != nullptr, "gradients have passed through this function already, and what they need is freed");
+    variable_list inputs(num_outputs());
+    if (!outputs[0].defined()) {
+      return inputs;
+    }
     std::vector<at::Tensor*> found(num_outputs(), nullptr);
     const char* error = nullptr;
-    const bool done = backward(
-        state, defined ? new at::Tensor(outputs[0]) : nullptr, found.data(), &error);
-    variable_list inputs(num_outputs());
+    const bool done = backward(state, new at::Tensor(outputs[0]), found.data(), found.size(), &error);
     for (size_t i = 0; i < found.size(); i++) {
       if (found[i] != nullptr) {
         inputs[i] = *found[i];
@@ -45,20 +56,24 @@ struct RustFunction : public Node {
 } // namespace
 
 // Makes `output` the result of a function of `inputs`, if anyone will ask for gradients. Takes `state` over,
-// and gives it to `drop` in the end.
-extern "C" void diffusion_differentiate(
+// and gives it to `drop` in the end. Returns false where libtorch refuses.
+extern "C" bool diffusion_differentiate(
     at::Tensor* output, at::Tensor* const* inputs, size_t count, void* state, Backward backward,
     void (*drop)(void*)) {
-  auto node = c10::make_intrusive<RustFunction>(state, backward, drop);
-  bool wanted = false;
-  torch::autograd::edge_list edges;
-  for (size_t i = 0; i < count; i++) {
-    wanted |= inputs[i]->requires_grad();
-    edges.push_back(torch::autograd::impl::gradient_edge(*inputs[i]));
+  try {
+    auto node = c10::make_intrusive<RustFunction>(state, backward, drop);
+    bool wanted = false;
+    torch::autograd::edge_list edges;
+    for (size_t i = 0; i < count; i++) {
+      wanted |= inputs[i]->requires_grad();
+      edges.push_back(torch::autograd::impl::gradient_edge(*inputs[i]));
+    }
+    if (wanted && c10::GradMode::is_enabled()) {
+      node->set_next_edges(std::move(edges));
+      torch::autograd::create_gradient_edge(*output, node);
+    }
+    return true;
+  } catch (const std::exception&) {
+    return false;
   }
-  if (!wanted || !c10::GradMode::is_enabled()) {
-    return;
-  }
-  node->set_next_edges(std::move(edges));
-  torch::autograd::create_gradient_edge(*output, node);
 }

@@ -19,6 +19,7 @@ type Call = unsafe extern "C" fn(
     state: *mut c_void,
     gradient: *mut C_tensor,
     gradients: *mut *mut C_tensor,
+    count: usize,
     error: *mut *const c_char,
 ) -> bool;
 
@@ -30,23 +31,24 @@ unsafe extern "C" {
         state: *mut c_void,
         backward: Call,
         drop: unsafe extern "C" fn(*mut c_void),
-    );
+    ) -> bool;
 }
 
 /// Makes `output`, which was computed without libtorch's knowledge, the result of an operation on
 /// `inputs`. `backward` gets the gradient of the output, and gives those of the inputs in their order. It
 /// must not hold `output` itself (its [`detach`](Tensor::detach) is fine), or neither is ever freed. Does
-/// nothing where libtorch would not record either: under [`tch::no_grad`], or if no input requires it.
+/// nothing where libtorch would not record either: under [`tch::no_grad`], or if no input requires it. `None` where
+/// libtorch refuses, as it does after a tensor was changed that others still need.
 pub(crate) fn differentiate(
     mut output: Tensor,
     inputs: &[&Tensor],
     backward: impl Fn(&Tensor) -> Vec<Option<Tensor>> + Send + 'static,
-) -> Tensor {
+) -> Option<Tensor> {
     let inputs: Vec<*const C_tensor> = inputs.iter().map(|input| input.as_ptr()).collect();
     let state: Box<Box<Backward>> = Box::new(Box::new(backward));
     // SAFETY: the tensors live until the call returns, and keep what they need; the closure lives until
     // libtorch drops its node, which calls `drop_state` once.
-    unsafe {
+    let done = unsafe {
         diffusion_differentiate(
             output.as_mut_ptr(),
             inputs.as_ptr(),
@@ -54,9 +56,9 @@ pub(crate) fn differentiate(
             Box::into_raw(state).cast(),
             call,
             drop_state,
-        );
-    }
-    output
+        )
+    };
+    done.then_some(output)
 }
 
 thread_local! {
@@ -68,17 +70,18 @@ unsafe extern "C" fn call(
     state: *mut c_void,
     gradient: *mut C_tensor,
     gradients: *mut *mut C_tensor,
+    count: usize,
     error: *mut *const c_char,
 ) -> bool {
-    if gradient.is_null() {
-        return true;
-    }
     // SAFETY: `state` is what `differentiate` made, the gradient is ours to drop, and there is room for as
     // many gradients as there were inputs, which is what a backward function gives.
     let result = catch_unwind(AssertUnwindSafe(|| unsafe {
         let backward = &*state.cast::<Box<Backward>>();
         let gradient = Tensor::from_ptr(gradient);
-        tch::no_grad(|| backward(&gradient))
+        let _guard = tch::no_grad_guard();
+        let found = backward(&gradient);
+        assert_eq!(found.len(), count, "a gradient for each input, or `None`");
+        found
     }));
     match result {
         Ok(found) => {
@@ -90,8 +93,11 @@ unsafe extern "C" fn call(
             true
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.unwrap_or_else(|| "a backward function panicked".to_owned());
+            let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                (Some(text), _) => text.clone(),
+                (_, Some(text)) => (*text).to_owned(),
+                _ => "a backward function panicked".to_owned(),
+            };
             ERROR.with_borrow_mut(|slot| {
                 *slot = CString::new(text).unwrap_or_default();
                 // SAFETY: there is room for one pointer, and the text lives as long as this thread.
@@ -132,13 +138,16 @@ mod tests {
         let square = differentiate(square, &[&x, &unused], move |gradient| {
             let _ = &keeps;
             vec![Some(gradient * &value * 2.0), None]
-        });
-        (&square * 5.0).backward();
+        })
+        .unwrap();
+        assert_eq!(Arc::strong_count(&held), 2);
+        let loss = &square * 5.0;
+        loss.backward();
         assert_eq!(x.grad().double_value(&[0]), 30.0);
         assert!(!unused.grad().defined());
-        assert_eq!(Arc::strong_count(&held), 2);
-        drop(square);
+        // Freed as soon as gradients have passed, as libtorch does it; a second time is an error.
         assert_eq!(Arc::strong_count(&held), 1);
+        assert!(loss.f_backward().is_err());
     }
 
     #[test]
@@ -151,7 +160,8 @@ mod tests {
                 let _ = &keeps;
                 vec![None]
             })
-        });
+        })
+        .unwrap();
         assert!(!y.requires_grad());
         assert_eq!(Arc::strong_count(&held), 1);
     }
@@ -162,8 +172,12 @@ mod tests {
         let y = differentiate(x.detach(), &[&x], |gradient| {
             assert_eq!(gradient.numel(), 7, "seven of them");
             vec![None]
-        });
+        })
+        .unwrap();
         let error = y.f_backward().unwrap_err().to_string();
         assert!(error.contains("seven of them"), "{error}");
+        let y = differentiate(x.detach(), &[&x], |_| vec![None, None]).unwrap();
+        let error = y.f_backward().unwrap_err().to_string();
+        assert!(error.contains("a gradient for each input"), "{error}");
     }
 }

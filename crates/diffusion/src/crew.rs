@@ -131,8 +131,8 @@ pub(crate) fn map_batches<S: Send>(
     let hands = hands(threads).min(batches.len());
     if hands < 2 {
         let state = state();
-        let parts: Vec<Tensor> =
-            tch::no_grad(|| batches.iter().map(|part| f(&state, part)).collect());
+        let _guard = tch::no_grad_guard();
+        let parts: Vec<Tensor> = batches.iter().map(|part| f(&state, part)).collect();
         return Ok(Tensor::cat(&parts, 0));
     }
     let states = (0..hands).map(|_| state()).collect();

@@ -127,6 +127,54 @@ pub struct Split {
 }
 
 impl Split {
+    /// A split of one's own images, of `(N, 1, 28, 28)` in `[0, 1]`, and a label for each. Pixels are kept as bytes.
+    ///
+    /// # Errors
+    /// Images of another shape, another number of labels, or one that is not in `0..=9`.
+    pub fn of(images: &Tensor, labels: &[i64]) -> Result<Split> {
+        let shape = images.size();
+        ensure!(
+            shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
+            "a split takes images of shape (N, 1, 28, 28); these have {shape:?}"
+        );
+        ensure!(
+            labels.len() as i64 == shape[0],
+            "expected a label for each of {} images; got {}",
+            shape[0],
+            labels.len()
+        );
+        if let Some(wrong) = labels.iter().find(|label| !(0..10).contains(*label)) {
+            bail!("there is no class {wrong}; expected one of 0 to 9");
+        }
+        let bytes = (images.detach().to_kind(Kind::Float).clamp(0.0, 1.0) * 255.0).round();
+        Ok(Split {
+            images: bytes.to_kind(Kind::Uint8).contiguous(),
+            labels: Tensor::from_slice(labels),
+        })
+    }
+
+    /// This split's images followed by another's.
+    pub fn join(&self, other: &Split) -> Split {
+        Split {
+            images: Tensor::cat(&[&self.images, &other.images], 0),
+            labels: Tensor::cat(&[&self.labels, &other.labels], 0),
+        }
+    }
+
+    /// The images at these indices as a split of their own.
+    ///
+    /// # Errors
+    /// No indices, or one that is not in `0..len()`.
+    pub fn select(&self, indices: &[i64]) -> Result<Split> {
+        ensure!(!indices.is_empty(), "a split of no images is none");
+        self.check_indices(indices)?;
+        let indices = Tensor::from_slice(indices);
+        Ok(Split {
+            images: self.images.index_select(0, &indices),
+            labels: self.labels.index_select(0, &indices),
+        })
+    }
+
     /// How many images there are.
     #[allow(clippy::len_without_is_empty)] // a data set is never empty: `load` checks
     pub fn len(&self) -> usize {
@@ -186,14 +234,20 @@ impl Split {
     /// # Errors
     /// An index that is not in `0..len()`.
     pub fn batch(&self, indices: &[i64]) -> Result<Tensor> {
+        self.check_indices(indices)?;
+        Ok(self.gather(indices))
+    }
+
+    fn check_indices(&self, indices: &[i64]) -> Result<()> {
         let len = self.len() as i64;
-        if let Some(wrong) = indices.iter().find(|index| !(0..len).contains(index)) {
-            bail!(
+        let wrong = indices.iter().find(|index| !(0..len).contains(*index));
+        match wrong {
+            Some(wrong) => bail!(
                 "there is no image {wrong}; this split has images 0 to {}",
                 len - 1
-            );
+            ),
+            None => Ok(()),
         }
-        Ok(self.gather(indices))
     }
 
     /// [`batch`](Split::batch) for indices that are known to be right.

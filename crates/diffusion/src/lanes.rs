@@ -144,8 +144,8 @@ pub(crate) fn mul(a: __m512, b: __m512) -> __m512 {
 /// `1 / (1 + exp(-x))`, to about two units in the last place.
 #[inline(always)]
 pub(crate) fn sigmoid(x: __m512) -> __m512 {
-    // exp(-x) = 2ⁿ · exp(r) with |r| <= ln(2) / 2; ln(2) in two parts keeps r exact, and a
-    // polynomial (Taylor's, its last two terms fitted) does the rest.
+    // exp(-x) = 2ⁿ · exp(r) with |r| <= ln(2) / 2; ln(2) in two parts keeps r exact, and seven terms of
+    // Taylor's series do the rest.
     unsafe {
         let bound = all(88.0); // beyond it nothing changes, and 2ⁿ stays a number
         let y = sub(zero(), x);

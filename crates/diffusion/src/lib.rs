@@ -1,11 +1,13 @@
 //! The support crate of the lesson "diffusion models, live, in Rust".
 //!
-//! Data flows one way through the modules: [`data`] and [`noise`] make tensors, [`model`] and
-//! [`cnn`] turn noisy ones into clean ones, [`train`] fits them, [`metrics`] and [`classical`] say
-//! how good they are, [`figure`] draws what came out, and [`show`] hands it to the notebook. [`crew`] puts
-//! all cores to work, in either [`precision`]; [`rng`] is where all chance comes from.
+//! Data flows one way through the modules: [`data`], [`noise`] and [`schedule`] make tensors; [`cnn`],
+//! [`unet`] and [`classifier`] are [`model`]s, made of [`conv`] and [`norm`]; [`train`] fits them; [`sample`] draws new
+//! images; [`metrics`], [`scores`] and [`classical`] say how good all that is; [`figure`] draws what came out, and [`show`]
+//! hands it to the notebook. [`crew`] puts all cores to work, in either [`precision`]; [`rng`] is where all
+//! chance comes from.
 //!
-//! Images are tensors of shape `(N, 1, 28, 28)`, `float32`, with pixels in `[0, 1]`, everywhere.
+//! Images are tensors of shape `(N, 1, 28, 28)`, `float32`, with pixels in `[0, 1]`. Only within the diffusion process
+//! pixels are in `[-1, 1]`: what [`schedule::centred`] gives, and [`schedule::to_pixels`] takes back.
 //!
 //! ```no_run
 //! use diffusion::prelude::*;
@@ -19,6 +21,7 @@
 //! # }
 //! ```
 
+#[cfg(target_arch = "x86_64")]
 mod autograd;
 pub mod classical;
 pub mod classifier;
@@ -66,7 +69,7 @@ pub mod prelude {
     pub use crate::scores::{
         GenerationScores, class_accuracy, frechet_distance, judge, nearest, spread,
     };
-    pub use crate::show::check;
+    pub use crate::show::{Table, check};
     pub use crate::train::{
         Classification, Decay, FitConfig, History, Keep, Noise, NoisePrediction, PrintLines, fit,
         fit_with, resume,

@@ -55,11 +55,10 @@ pub(crate) fn normalised(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tens
 
 fn by_libtorch(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> Tensor {
     let [images, height, width, channels] = [0, 1, 2, 3].map(|dim| x.size()[dim]);
-    // Statistics in float32 at least, as bfloat16 cannot hold a sum of many numbers.
-    let wide = if x.kind() == Kind::BFloat16 {
-        Kind::Float
-    } else {
-        x.kind()
+    // Statistics in float32 at least: 16 bits cannot hold a sum of many numbers.
+    let wide = match x.kind() {
+        Kind::Double => Kind::Double,
+        _ => Kind::Float,
     };
     let h = (x + shift.view([images, 1, 1, channels])).to_kind(wide);
     let groups = h.view([images, height * width, channels / GROUP, GROUP]);

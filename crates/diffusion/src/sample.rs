@@ -7,7 +7,7 @@
 //! so may take few steps.
 
 use anyhow::{Result, ensure};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::crew::map_ranges;
 use crate::data::SIDE;
@@ -22,6 +22,8 @@ use crate::unet::{CLASSES, Unet};
 const BATCH: usize = 64;
 /// How many frames of a long way are kept for strips and animations.
 const FRAMES: usize = 60;
+/// How many images they show.
+const SHOWN: i64 = 64;
 
 /// Something that finds the noise in an image.
 pub trait NoiseModel {
@@ -36,6 +38,13 @@ pub trait NoiseModel {
 impl NoiseModel for Unet {
     /// On all cores, in [`Precision::of_this_cpu`]; nothing is remembered for training.
     fn noise(&self, x: &Tensor, t: usize, classes: &[Option<i64>]) -> Result<Tensor> {
+        check_classes(classes)?;
+        let images = check_square(x)?;
+        ensure!(
+            images == classes.len(),
+            "expected a class for each of {images} images; got {}",
+            classes.len()
+        );
         let kind = Precision::of_this_cpu().kind();
         let classes: Vec<i64> = classes
             .iter()
@@ -63,7 +72,7 @@ pub struct Sampler {
     /// How much of the noise is drawn anew at each step: 0 none (DDIM, the default), 1 all that DDPM draws.
     pub eta: f64,
     /// How strongly to insist on the class: 0 is what was learnt (the default), 1 and more exaggerate it. See
-    /// [`guided`](Steps).
+    /// [`Steps`] for the formula.
     pub guidance: f64,
     /// The seed of all noise (default 1).
     pub seed: u64,
@@ -274,7 +283,8 @@ impl<M: NoiseModel> Iterator for Steps<'_, M> {
 
     fn next(&mut self) -> Option<Result<Step>> {
         let t = self.ahead.pop()?;
-        let step = tch::no_grad(|| self.step(t));
+        let _guard = tch::no_grad_guard();
+        let step = self.step(t);
         if step.is_err() {
             self.ahead.clear();
         }
@@ -397,47 +407,38 @@ fn check_square(images: &Tensor) -> Result<usize> {
     Ok(shape[0] as usize)
 }
 
-/// One frame on the way.
-#[derive(Debug)]
-struct Frame {
-    t: usize,
-    x: Tensor,
-    x0: Tensor,
-}
-
 /// New images, and the way to them.
 #[derive(Debug)]
 pub struct Samples {
     /// The images, `(N, 1, 28, 28)` in `[0, 1]`.
     pub images: Tensor,
-    frames: Vec<Frame>,
+    /// The first images on their way, `(≤ 64, 1, 28, 28)`, and the step at which they are so: `None` at the end.
+    way: Vec<(Option<usize>, Tensor)>,
+    /// The guesses at the final images, and the step from which they were made.
+    guesses: Vec<(Option<usize>, Tensor)>,
 }
 
 impl Samples {
     fn of<M: NoiseModel>(steps: Steps<'_, M>) -> Result<Samples> {
-        let (all, start) = (steps.ahead.len(), steps.ahead.last().copied());
-        let first = steps.x.shallow_clone();
-        let every = all.div_ceil(FRAMES).max(1);
-        let mut frames = Vec::new();
-        if let Some(t) = start {
-            let x0 = Tensor::zeros_like(&first);
-            frames.push(Frame { t, x: first, x0 });
-        }
-        let mut images = None;
+        // A copy of the first few: a view would keep all of them in memory.
+        let few = |x: &Tensor| x.narrow(0, 0, x.size()[0].min(SHOWN)).copy();
+        let every = steps.ahead.len().div_ceil(FRAMES).max(1);
+        let mut from = steps.ahead.last().copied();
+        let mut way = vec![(from, few(&steps.x))];
+        let mut guesses = Vec::new();
+        let mut last = steps.x.shallow_clone();
         for (at, step) in steps.enumerate() {
             let Step { t, x, x0 } = step?;
             if (at + 1) % every == 0 || t.is_none() {
-                let t = t.unwrap_or(0);
-                let x = x.shallow_clone();
-                frames.push(Frame { t, x, x0 });
+                way.push((t, few(&x)));
+                guesses.push((from, few(&x0)));
             }
-            images = Some(x);
+            (from, last) = (t, x);
         }
-        let float = (Kind::Float, Device::Cpu);
-        let images = images.unwrap_or_else(|| Tensor::zeros([0, 1, SIDE, SIDE], float));
         Ok(Samples {
-            images: to_pixels(&images),
-            frames,
+            images: to_pixels(&last),
+            way,
+            guesses,
         })
     }
 
@@ -447,53 +448,24 @@ impl Samples {
         grid(&self.images, columns).alt(&format!("A grid of {count} generated digits"))
     }
 
-    /// Some images on their way, from noise to digit, below each other; the columns are steps of the schedule.
+    /// Some images (at most 64) on their way, from noise to digit, below each other. The columns are steps of the schedule.
     pub fn strip(&self, images: usize) -> Figure {
-        self.way(images, |frame| &frame.x, "on their way from noise to digit")
+        rows_of(&self.way, images, "on their way from noise to digit")
     }
 
-    /// What the network thought that the final images are, at steps on the way.
+    /// What the network thought that the final images are (at most 64), seen from steps on the way.
     pub fn guesses(&self, images: usize) -> Figure {
-        self.way(
+        rows_of(
+            &self.guesses,
             images,
-            |frame| &frame.x0,
-            "as the network guesses them on the way",
+            "as the network guessed them on the way",
         )
-    }
-
-    fn way(&self, images: usize, part: impl Fn(&Frame) -> &Tensor, what: &str) -> Figure {
-        const COLUMNS: usize = 10;
-        let last = self.frames.len().saturating_sub(1);
-        let chosen: Vec<&Frame> = (0..COLUMNS)
-            .filter_map(|at| self.frames.get((at * last + COLUMNS / 2) / (COLUMNS - 1)))
-            .collect();
-        let captions: Vec<String> = chosen.iter().map(|frame| frame.t.to_string()).collect();
-        let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let images = images.min(self.images.size()[0] as usize);
-        let tensors: Vec<Tensor> = (0..images as i64)
-            .map(|image| {
-                let row: Vec<Tensor> = chosen
-                    .iter()
-                    .map(|frame| part(frame).narrow(0, image, 1))
-                    .collect();
-                to_pixels(&Tensor::cat(&row, 0))
-            })
-            .collect();
-        let rows: Vec<(&str, &Tensor)> = tensors.iter().map(|row| ("", row)).collect();
-        rows_with_captions(&rows, &captions).alt(&format!(
-            "{images} digits {what}, at the steps {}",
-            captions.join(", ")
-        ))
     }
 
     /// The way from noise to digits as an animation: up to 64 images in a grid.
     pub fn animate(&self) -> Figure {
-        let images = self.images.size()[0].min(64);
-        let frames: Vec<Tensor> = self
-            .frames
-            .iter()
-            .map(|frame| to_pixels(&frame.x.narrow(0, 0, images)))
-            .collect();
+        let frames: Vec<Tensor> = self.way.iter().map(|(_, x)| to_pixels(x)).collect();
+        let images = self.images.size()[0].min(SHOWN);
         let columns = (images as f64).sqrt().ceil() as usize;
         animation(&frames, columns).alt(&format!(
             "An animation: {images} digits take shape out of noise"
@@ -504,4 +476,30 @@ impl Samples {
     pub fn evcxr_display(&self) {
         self.grid(16).evcxr_display();
     }
+}
+
+/// A row for each of the first images, and a column for some of the frames, evenly spread.
+fn rows_of(frames: &[(Option<usize>, Tensor)], images: usize, what: &str) -> Figure {
+    const COLUMNS: usize = 10;
+    let columns = COLUMNS.min(frames.len());
+    let between = columns.saturating_sub(1).max(1);
+    let chosen: Vec<&(Option<usize>, Tensor)> = (0..columns)
+        .filter_map(|at| frames.get((at * (frames.len() - 1) + between / 2) / between))
+        .collect();
+    let caption = |t: &Option<usize>| t.map_or("image".to_owned(), |t| t.to_string());
+    let captions: Vec<String> = chosen.iter().map(|(t, _)| caption(t)).collect();
+    let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
+    let most = frames.first().map_or(0, |(_, x)| x.size()[0]);
+    let rows: Vec<(&str, Tensor)> = (0..most.min(images as i64))
+        .map(|image| {
+            let row: Vec<Tensor> = chosen.iter().map(|(_, x)| x.narrow(0, image, 1)).collect();
+            ("", to_pixels(&Tensor::cat(&row, 0)))
+        })
+        .collect();
+    let alt = format!(
+        "{} digits {what}, at the steps {}",
+        rows.len(),
+        captions.join(", ")
+    );
+    rows_with_captions(&rows, &captions).alt(&alt)
 }

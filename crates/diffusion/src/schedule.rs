@@ -16,6 +16,8 @@ use tch::{Kind, Tensor};
 const LARGEST_BETA: f64 = 0.999;
 /// More steps than this are a slip of the finger.
 const MOST_STEPS: usize = 100_000;
+/// Where less than this is left of an image, it cannot be computed back.
+const LEAST_LEFT: f64 = 1e-30;
 
 /// How much of the image is left at each step. Steps count from 0, the least noisy.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +32,7 @@ impl Schedule {
     /// The two ends were chosen for 1,000 steps: with many fewer the last step is far from pure noise.
     ///
     /// # Errors
-    /// Steps of 0, or more than 100,000.
+    /// Steps of 0, or so many (about 6,900) that nothing is left of an image.
     pub fn linear(steps: usize) -> Result<Schedule> {
         check_steps(steps)?;
         Schedule::from_betas(Array1::linspace(1e-4, 0.02, steps))
@@ -84,6 +86,14 @@ impl Schedule {
             left *= 1.0 - beta;
             left
         });
+        let mut before = 1.0;
+        for (step, &left) in alpha_bar.iter().enumerate() {
+            ensure!(
+                left > LEAST_LEFT && left < before,
+                "after step {step} {left:e} of the image is left, and {before:e} before it; expected a number that falls from step to step and stays above {LEAST_LEFT:e}: fewer steps, or other betas"
+            );
+            before = left;
+        }
         Ok(Schedule { betas, alpha_bar })
     }
 
@@ -96,8 +106,8 @@ impl Schedule {
         let mut before = 1.0;
         for (step, &left) in alpha_bar.iter().enumerate() {
             ensure!(
-                left > 0.0 && left < before,
-                "alpha_bar at step {step} is {left}, and {before} before it; expected values that fall from step to step, between 1 and 0"
+                left > LEAST_LEFT && left < before,
+                "alpha_bar at step {step} is {left}, and {before} before it; expected values that fall from step to step, from below 1 to above {LEAST_LEFT:e}"
             );
             before = left;
         }
@@ -171,13 +181,14 @@ impl Schedule {
     ///
     /// # Errors
     /// A step that the schedule does not have, another number of steps than images, or tensors of
-    /// different shape.
+    /// different shape or of whole numbers.
     pub fn q_sample(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
         ensure!(
-            x0.size() == eps.size() && x0.dim() >= 1,
-            "expected image and noise of one shape, (N, …); got {:?} and {:?}",
+            x0.size() == eps.size() && x0.dim() >= 1 && x0.is_floating_point(),
+            "expected image and noise of one shape, (N, …), that hold fractions; got {:?} and {:?} of {:?}",
             x0.size(),
-            eps.size()
+            eps.size(),
+            x0.kind()
         );
         let images = x0.size()[0] as usize;
         ensure!(
@@ -347,6 +358,9 @@ mod tests {
         let betas = |values: &[f64]| Schedule::from_betas(Array1::from(values.to_vec()));
         assert!(text(betas(&[0.1, 1.5])).contains("step 1 is 1.5"));
         assert!(text(betas(&[0.1, f64::NAN])).contains("NaN"));
+        assert!(text(betas(&[0.9; 100])).contains("of the image is left"));
+        assert!(text(betas(&[1e-17])).contains("of the image is left"));
+        assert!(text(Schedule::linear(100_000)).contains("fewer steps"));
         let left = |values: &[f64]| Schedule::from_alpha_bar(Array1::from(values.to_vec()));
         assert!(text(left(&[0.9, 0.95])).contains("step 1 is 0.95, and 0.9 before it"));
         assert!(text(left(&[0.9, 0.0])).contains("step 1 is 0"));

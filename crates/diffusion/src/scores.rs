@@ -11,8 +11,9 @@ use crate::classifier::Classifier;
 use crate::data::Split;
 use crate::show::Table;
 
-/// How many images are compared with all others at once.
-const BLOCK: i64 = 500;
+/// How many training images, and how many others, are compared at once.
+const BLOCK: i64 = 5_000;
+const OTHERS: i64 = 1_000;
 
 /// The share of images that the classifier reads as what they should show, from 0 to 1.
 ///
@@ -104,7 +105,8 @@ fn eigenvalues(symmetric: &Tensor) -> Result<Tensor> {
     Ok(symmetric.f_linalg_eigvalsh("L")?)
 }
 
-/// Two disjoint samples of real images, each of so many: what the Fréchet distance of a perfect model would be.
+/// The Fréchet distance between two disjoint samples of real images, each of so many: what that of a perfect model would
+/// be. The two are every other image, as MNIST's test images come from one group of writers first and another after it.
 ///
 /// # Errors
 /// When there are not twice as many images.
@@ -115,13 +117,27 @@ pub fn frechet_floor(classifier: &Classifier, split: &Split, count: usize) -> Re
         split.len(),
         split.len() / 2
     );
-    let features = classifier.features(&split.images(2 * count)?)?;
-    let (first, second) = features.view().split_at(Axis(0), count);
-    frechet_distance(&first.to_owned(), &second.to_owned())
+    let features = |offset| classifier.features(&every_other(split, count, offset)?);
+    frechet_distance(&features(0)?, &features(1)?)
 }
 
-/// How varied the images of each class are beside real ones: the mean distance between two images of a class in
-/// features, divided by the same of the real ones. 1 is as varied; near 0 a model has collapsed to one image.
+/// Every other image, so many of them, from the first (0) or the second (1) on: a sample of all the split's writers.
+///
+/// # Errors
+/// When there are not twice as many images.
+pub fn every_other(split: &Split, count: usize, offset: usize) -> Result<Tensor> {
+    ensure!(
+        offset < 2 && 2 * count <= split.len(),
+        "every other image from {offset} on, {count} of them, cannot be had from {}",
+        split.len()
+    );
+    let step = split.len() / count.max(1) / 2 * 2;
+    let indices: Vec<i64> = (0..count).map(|at| (at * step + offset) as i64).collect();
+    split.batch(&indices)
+}
+
+/// How varied the images of each class are beside real ones: the root of the mean squared distance from the class's
+/// mean, in features, divided by the same of the real ones. 1 is as varied; near 0 a model has collapsed to one image.
 ///
 /// # Errors
 /// As [`class_accuracy`], or no class with at least two images in both.
@@ -185,12 +201,20 @@ pub fn nearest(images: &Tensor, split: &Split) -> Result<Vec<(usize, f64)>> {
         shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, 28, 28],
         "expected images of shape (N, 1, 28, 28); these have {shape:?}"
     );
+    if shape[0] > OTHERS {
+        let parts = images.split(OTHERS, 0);
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| nearest(part, split))
+            .collect::<Result<_>>()?;
+        return Ok(parts.concat());
+    }
     let flat = images.to_kind(Kind::Float).flatten(1, -1);
     let squares = flat.square().sum_dim_intlist(1i64, true, Kind::Float);
     let mut best: Option<(Tensor, Tensor)> = None;
     let len = split.len() as i64;
-    for start in (0..len).step_by(BLOCK as usize * 10) {
-        let end = len.min(start + BLOCK * 10);
+    for start in (0..len).step_by(BLOCK as usize) {
+        let end = len.min(start + BLOCK);
         let indices: Vec<i64> = (start..end).collect();
         let block = split.batch(&indices)?.flatten(1, -1);
         // |a - b|² = |a|² - 2 a·b + |b|²
@@ -275,7 +299,7 @@ pub fn judge(
     let count = (classes.len()).min(unseen.len() / 2);
     let accuracy = class_accuracy(classifier, images, classes)?;
     let ours = classifier.features(&images.narrow(0, 0, count as i64))?;
-    let real = classifier.features(&unseen.images(count)?)?;
+    let real = classifier.features(&every_other(unseen, count, 0)?)?;
     Ok(GenerationScores {
         images: classes.len(),
         accuracy,

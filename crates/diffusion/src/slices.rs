@@ -60,8 +60,9 @@ pub(crate) fn in_parts<T: Send>(
     work: impl Fn(Range<usize>) -> T + Sync,
 ) -> Vec<T> {
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let parts = (images * operations / OPERATIONS_A_THREAD).clamp(1, threads.clamp(1, images));
-    let size = images.div_ceil(parts);
+    let parts =
+        (images * operations / OPERATIONS_A_THREAD).clamp(1, threads.clamp(1, images.max(1)));
+    let size = images.div_ceil(parts).max(1);
     let ranges = (0..images)
         .step_by(size)
         .map(|at| at..images.min(at + size));

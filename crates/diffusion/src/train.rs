@@ -12,7 +12,7 @@ mod objective;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use tch::{Kind, Tensor};
 
 use crate::crew::{Crew, hands, with_crew};
@@ -40,12 +40,13 @@ pub trait Observer<M> {
     /// Called once, before the first batch.
     fn start(&mut self, _plan: &Plan) {}
 
-    /// Called after every batch with its number, counted from 1 over all epochs, and its loss.
+    /// Called after every batch with its number, counted from 1 over all epochs, and its loss. The model
+    /// has the weights of this moment, also where an average is kept.
     fn batch(&mut self, _plan: &Plan, _model: &M, _batch: usize, _loss: f64) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
-    /// Called after every epoch, validation included.
+    /// Called after every epoch, validation included. Where an average of the weights is kept, the model has it.
     fn epoch(&mut self, _plan: &Plan, _model: &M, _epoch: &Epoch) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
@@ -81,7 +82,7 @@ pub struct Plan {
 /// Settings that make no sense (each is named with what was expected), a model whose layers are
 /// all frozen, a batch that memory cannot hold, or a loss that stopped being a number (the model then
 /// gets back its best weights with [`Keep::Best`], else those it came with). After another error of the
-/// objective the model keeps what it has learnt so far.
+/// objective, or a checkpoint that cannot be written, the model keeps what it has learnt so far.
 ///
 /// ```no_run
 /// use diffusion::prelude::*;
@@ -187,7 +188,7 @@ fn train<M: Model>(
         plan,
         hands: learners.len(),
         config,
-        settings: checkpoint::settings(&model.config(), config, objective, &plan),
+        settings: checkpoint::settings(model, config, objective, &plan),
     };
     with_crew(
         learners,
@@ -254,10 +255,14 @@ impl Training<'_> {
     ) -> Result<History> {
         let (config, plan) = (self.config, &self.plan);
         let first = state.adam.copy_weights();
+        let mut unsaved = None;
         observer.start(plan);
         for epoch in state.history.epochs.len()..config.epochs {
             let started = Instant::now();
             let (loss, flow) = self.epoch(model, crew, &mut state, observer, epoch, &first)?;
+            if !state.adam.is_finite() {
+                return Err(self.diverged(&mut state, &first, "weights are no numbers any more"));
+            }
             // From here on the model is what it would be if the training ended now.
             state.exchange();
             let epoch = Epoch {
@@ -267,6 +272,7 @@ impl Training<'_> {
                 seconds: started.elapsed().as_secs_f64(),
             };
             if let (Keep::Best, Some(now)) = (config.keep, epoch.validation)
+                && now.loss.is_finite()
                 && state.best.as_ref().is_none_or(|(loss, _)| now.loss < *loss)
             {
                 state.best = Some((now.loss, state.adam.copy_weights()));
@@ -277,15 +283,20 @@ impl Training<'_> {
             state.history.stopped = flow.is_break() || told.is_break();
             // An epoch that was cut short would be missing from a run that goes on.
             if let (Some(path), ControlFlow::Continue(())) = (&config.checkpoint, flow) {
-                state.save(path, &self.settings)?;
+                unsaved = state.save(path, &self.settings).err();
             }
-            if state.history.stopped {
+            if state.history.stopped || unsaved.is_some() {
                 break;
             }
         }
         match state.best.take() {
             Some((_, weights)) => state.adam.restore_weights(&weights),
             None => state.exchange(),
+        }
+        if let Some(error) = unsaved {
+            return Err(
+                error.context("training ended here, and the model keeps what it has learnt")
+            );
         }
         Ok(state.history)
     }
@@ -305,17 +316,10 @@ impl Training<'_> {
         let (mut sum, mut seen) = (0.0, 0);
         for batch in order.chunks(config.batch_size) {
             let (loss, gradients) = self.learn(crew, batch, epoch as u64)?;
-            let losses = &mut state.history.batch_losses;
             if !loss.is_finite() {
-                // A network is never left in ruins: it gets back its best weights, or its first.
-                let sound = state.best.as_ref().map_or(first, |(_, weights)| weights);
-                state.adam.restore_weights(sound);
-                bail!(
-                    "the loss is {loss} after {} batches: training has diverged; try a learning rate below {}",
-                    losses.len() + 1,
-                    config.learning_rate,
-                );
+                return Err(self.diverged(state, first, &format!("loss is {loss}")));
             }
+            let losses = &mut state.history.batch_losses;
             let done = losses.len() as f64 / (plan.epochs * plan.batches) as f64;
             let rate = config.learning_rate * config.decay.factor(done);
             state.adam.step(&gradients, rate);
@@ -331,6 +335,17 @@ impl Training<'_> {
             }
         }
         Ok((sum / seen as f64, ControlFlow::Continue(())))
+    }
+
+    /// A network is never left in ruins: it gets back its best weights, or its first.
+    fn diverged(&self, state: &mut State, first: &[Tensor], what: &str) -> Error {
+        let sound = state.best.as_ref().map_or(first, |(_, weights)| weights);
+        state.adam.restore_weights(sound);
+        anyhow!(
+            "the {what} after {} batches: training has diverged; try a learning rate below {}",
+            state.history.batch_losses.len() + 1,
+            self.config.learning_rate,
+        )
     }
 
     /// The mean loss of a batch, and from each thread the gradients of its part.

@@ -182,7 +182,9 @@ fn residual(rng: &mut Rng, name: &str, side: i64, from: i64, to: i64, code: i64)
         silent(convolutional(rng, &named("conv_1"), "Conv2D", side, to, to)),
     ];
     if from != to {
-        layers.push(dense(rng, &named("skip"), from, to));
+        let mut skip = dense(rng, &named("skip"), from, to);
+        skip.output_shape = vec![side, side, to]; // it works on each pixel
+        layers.push(skip);
     }
     layers
 }

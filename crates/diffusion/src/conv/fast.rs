@@ -24,8 +24,8 @@ pub(super) fn convolution(
         return None;
     }
     match x.kind() {
-        Kind::Float => Some(remembered::<f32>(way, x, kernel, bias, rectify)),
-        Kind::BFloat16 => Some(remembered::<BFloat16>(way, x, kernel, bias, rectify)),
+        Kind::Float => remembered::<f32>(way, x, kernel, bias, rectify),
+        Kind::BFloat16 => remembered::<BFloat16>(way, x, kernel, bias, rectify),
         _ => None,
     }
 }
@@ -42,7 +42,7 @@ enum Way {
 
 impl Way {
     fn between(from: usize, to: usize) -> Option<Way> {
-        let fills = |channels: usize| channels.is_multiple_of(LANES);
+        let fills = |channels: usize| channels > 0 && channels.is_multiple_of(LANES);
         match (from, to) {
             (1, to) if fills(to) => Some(Way::Spread),
             (from, 1) if fills(from) => Some(Way::Collect),
@@ -59,7 +59,7 @@ fn remembered<E: Element>(
     kernel: &Tensor,
     bias: &Tensor,
     rectify: bool,
-) -> Tensor {
+) -> Option<Tensor> {
     let mut call = Call {
         way,
         x: x.detach().contiguous(),

@@ -434,7 +434,7 @@ pub(super) unsafe fn convolve<E: Element>(
     out: *mut E,
 ) {
     let tiling = Tiling::of(sizes);
-    let (from, to, slots) = (kernel.from, kernel.to, tiling.slots());
+    let (from, to, slots) = (kernel.from, kernel.to, tiling.slots().min(images.len()));
     let mut padded = Padded::new(sizes, slots, from, TILE);
     let mut inputs = lines(POINTS * GROUP * from);
     let mut outputs = lines(POINTS * GROUP * to);
@@ -488,7 +488,11 @@ pub(super) unsafe fn kernel_gradient<E: Element>(
     gradient: &Field<E>,
 ) -> (Vec<f32>, Vec<f32>) {
     let tiling = Tiling::of(sizes);
-    let (from, to, slots) = (input.channels, gradient.channels, tiling.slots());
+    let (from, to, slots) = (
+        input.channels,
+        gradient.channels,
+        tiling.slots().min(images.len()),
+    );
     let mut padded = Padded::new(sizes, slots, from, TILE);
     let mut padded_gradient = Padded::new(sizes, slots, to, TILE);
     let mut inputs = lines(POINTS * WIDE_GROUP * from);

@@ -210,3 +210,22 @@ fn thousands_are_separated() {
         ["0", "999", "1,000", "3,255,233"]
     );
 }
+
+#[test]
+fn a_split_of_ones_own_keeps_images_and_labels_together() {
+    let images = Tensor::rand([3, 1, 28, 28], (Kind::Float, tch::Device::Cpu));
+    let split = Split::of(&images, &[7, 0, 9]).unwrap();
+    let difference = (split.images(3).unwrap() - &images).abs().max();
+    assert!(difference.double_value(&[]) <= 0.5 / 255.0 + 1e-6);
+    let chosen = split.select(&[2, 0]).unwrap();
+    assert_eq!(chosen.label_values(&[0, 1]), [9, 7]);
+    assert_eq!(chosen.images(1).unwrap(), split.batch(&[2]).unwrap());
+    let both = split.join(&chosen);
+    assert_eq!(both.label_values(&[0, 1, 2, 3, 4]), [7, 0, 9, 9, 7]);
+    let text = |error: Result<Split>| error.unwrap_err().to_string();
+    assert!(text(Split::of(&images, &[1, 2])).contains("each of 3 images; got 2"));
+    assert!(text(Split::of(&images, &[1, 2, 12])).contains("no class 12"));
+    assert!(text(Split::of(&images.view([3, 28, 28]), &[1, 2, 3])).contains("[3, 28, 28]"));
+    assert!(text(split.select(&[3])).contains("no image 3; this split has images 0 to 2"));
+    assert!(text(split.select(&[])).contains("no images"));
+}

@@ -93,9 +93,16 @@ pub fn animation(frames: &[Tensor], columns: usize) -> Figure {
             .iter()
             .map(|frame| Ok(grey_grid(&grey_bytes(frame)?, columns)))
             .collect::<Result<_>>()?;
+        let sizes = |(_, width, height): &(Vec<u8>, usize, usize)| (*width, *height);
+        ensure!(
+            grids.windows(2).all(|two| sizes(&two[0]) == sizes(&two[1])),
+            "the frames of an animation must hold equally many digits"
+        );
         gif(&grids)
     };
-    let digits = frames.first().map_or(0, |frame| frame.size()[0]);
+    let digits = frames
+        .first()
+        .map_or(0, |frame| frame.size().first().copied().unwrap_or(0));
     Figure::new(draw(), format!("An animation of {digits} digits"))
 }
 

@@ -23,15 +23,20 @@ pub(super) fn normalised(
     gamma: &Tensor,
     beta: &Tensor,
 ) -> Option<Tensor> {
-    let fits = is_available() && x.device() == Device::Cpu;
+    let fits = is_available() && x.device() == Device::Cpu && x.numel() > 0;
     match x.kind() {
-        Kind::Float if fits => Some(remembered::<f32>(x, shift, gamma, beta)),
-        Kind::BFloat16 if fits => Some(remembered::<BFloat16>(x, shift, gamma, beta)),
+        Kind::Float if fits => remembered::<f32>(x, shift, gamma, beta),
+        Kind::BFloat16 if fits => remembered::<BFloat16>(x, shift, gamma, beta),
         _ => None,
     }
 }
 
-fn remembered<E: Element>(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> Tensor {
+fn remembered<E: Element>(
+    x: &Tensor,
+    shift: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+) -> Option<Tensor> {
     let of = |tensor: &Tensor| floats(numbers::<E>(&tensor.detach().contiguous()));
     let norm = Norm {
         shift: of(shift),

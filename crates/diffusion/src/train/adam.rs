@@ -108,6 +108,12 @@ impl Adam {
         &self.weights
     }
 
+    /// Whether all weights are numbers.
+    pub(super) fn is_finite(&self) -> bool {
+        let finite = |weight: &Tensor| bool::try_from(weight.isfinite().all()).unwrap_or(false);
+        self.weights.iter().all(finite)
+    }
+
     pub(super) fn copy_weights(&self) -> Vec<Tensor> {
         self.weights
             .iter()

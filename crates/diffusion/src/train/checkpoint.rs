@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 use super::config::FitConfig;
 use super::history::Epoch;
 use super::{Plan, State};
-use crate::model::write_whole;
+use crate::model::{Model, write_whole};
 
 /// The key of what is not a tensor.
 const KEY: &str = "training";
@@ -38,17 +38,22 @@ pub(super) struct Checkpoint {
 
 /// What must be equal for a training to be the same one.
 pub(super) fn settings(
-    model: &serde_json::Value,
+    model: &impl Model,
     config: &FitConfig,
     objective: &impl Debug,
     plan: &Plan,
 ) -> String {
+    let layers = model.layers().iter().filter(|layer| layer.is_trainable());
+    let layers: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
     let config = FitConfig {
         quiet: false,
         checkpoint: None,
         ..config.clone()
     };
-    format!("{model} {config:?} {objective:?} {plan:?}")
+    format!(
+        "{} {layers:?} {config:?} {objective:?} {plan:?}",
+        model.config()
+    )
 }
 
 impl State {
@@ -106,24 +111,22 @@ impl State {
                 notes.settings
             );
             let all = |name: &str| -> Result<Vec<Tensor>> {
-                (0..self.adam.weights().len())
-                    .map(|at| {
-                        let tensor = tensors.get(&format!("{name}.{at}"));
-                        tensor
-                            .map(Tensor::shallow_clone)
-                            .with_context(|| format!("the tensor {name}.{at} is missing"))
-                    })
-                    .collect()
+                let weights = self.adam.weights().iter().enumerate();
+                let same = |(at, weight): (usize, &Tensor)| {
+                    let tensor = tensors
+                        .get(&format!("{name}.{at}"))
+                        .with_context(|| format!("the tensor {name}.{at} is missing"))?;
+                    ensure!(
+                        tensor.numel() == weight.numel(),
+                        "the tensor {name}.{at} has shape {:?}; expected {:?}",
+                        tensor.size(),
+                        weight.size()
+                    );
+                    Ok(tensor.view_as(weight))
+                };
+                weights.map(same).collect()
             };
             let weights = all("weight")?;
-            for (new, old) in weights.iter().zip(self.adam.weights()) {
-                ensure!(
-                    new.size() == old.size(),
-                    "a weight has shape {:?}; expected {:?}",
-                    new.size(),
-                    old.size()
-                );
-            }
             let moments = all("first_moment")?.into_iter().zip(all("second_moment")?);
             let moments: Vec<(Tensor, Tensor)> = moments.collect();
             if let Some(average) = &mut self.average {

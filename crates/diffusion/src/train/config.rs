@@ -21,9 +21,10 @@ pub struct FitConfig {
     pub decay: Decay,
     /// Ends with an exponential moving average of the weights instead of the last ones, which keeps so much of itself
     /// at each step (0.999 is usual for diffusion; default None): steps that go to and fro cancel (Polyak &
-    /// Juditsky 1992; Ho et al. 2020, section 4). Validation and observers see the average, too.
+    /// Juditsky 1992; Ho et al. 2020, section 4). Validation and [`Observer::epoch`](super::Observer::epoch) see the average, too.
     pub average: Option<f64>,
-    /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5).
+    /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5). This and `draw`
+    /// are the denoiser's; other objectives have no use for them.
     pub noise: f64,
     /// Whether each epoch draws its noise anew (default [`Noise::Fresh`]).
     pub draw: Noise,

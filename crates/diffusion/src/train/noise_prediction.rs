@@ -1,5 +1,7 @@
 //! The objective of diffusion: find the noise.
 
+use std::fmt;
+
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
@@ -19,12 +21,26 @@ const VALIDATION_SEED: u64 = 20_260_102;
 ///
 /// Some images hide their class, so that one network learns both what a 7 looks like and what any digit looks like;
 /// guidance needs the two (Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", algorithm 1).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NoisePrediction {
     schedule: Schedule,
     hidden: f64,
     seed: u64,
     precision: Precision,
+}
+
+/// With a fingerprint of the whole schedule: by this text a training knows its checkpoints.
+impl fmt::Debug for NoisePrediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.schedule.betas().iter().map(|beta| beta.to_bits());
+        let print = bits.fold(0u64, |print, bits| print.rotate_left(5) ^ bits);
+        let NoisePrediction { hidden, seed, .. } = self;
+        let steps = self.schedule.steps();
+        write!(
+            f,
+            "NoisePrediction {{ schedule: {steps} steps, {print:x}; hidden: {hidden}; seed: {seed} }}"
+        )
+    }
 }
 
 impl NoisePrediction {
