@@ -67,7 +67,7 @@ pub mod prelude {
     pub use crate::sample::{Sampler, Samples, Steps, denoise_from, inpaint, sample, sample_from};
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{
-        GenerationScores, class_accuracy, frechet_distance, judge, nearest, spread,
+        GenerationScores, class_accuracy, frechet_distance, frechet_floor, judge, nearest, spread,
     };
     pub use crate::show::{Table, check};
     pub use crate::train::{

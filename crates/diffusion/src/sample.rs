@@ -24,6 +24,8 @@ const BATCH: usize = 64;
 const FRAMES: usize = 60;
 /// How many images they show.
 const SHOWN: i64 = 64;
+/// How many images and frames an animation has, and in how many columns: noise cannot be compressed.
+const ANIMATED: (i64, usize, usize) = (24, 30, 8);
 
 /// Something that finds the noise in an image.
 pub trait NoiseModel {
@@ -202,24 +204,22 @@ impl<'a, M: NoiseModel> Steps<'a, M> {
     ) -> Result<Steps<'a, M>> {
         let mut rng = Rng::new(sampler.seed);
         let x = rng.normal(&[classes.len() as i64, 1, SIDE, SIDE]);
-        let first = schedule.steps().saturating_sub(1);
-        Steps::from(model, schedule, sampler, classes, x, first, rng)
+        let ahead = schedule.spread(sampler.steps)?;
+        Steps::along(model, schedule, sampler, classes, x, ahead, rng)
     }
 
-    fn from(
+    /// From `x` at the first of the steps `ahead` through all of them.
+    fn along(
         model: &'a M,
         schedule: &'a Schedule,
         sampler: &Sampler,
         classes: &[Option<i64>],
         x: Tensor,
-        first: usize,
+        mut ahead: Vec<usize>,
         rng: Rng,
     ) -> Result<Steps<'a, M>> {
         sampler.check()?;
         check_classes(classes)?;
-        let mut ahead = schedule.spread(sampler.steps)?;
-        ahead.retain(|&t| t < first);
-        ahead.insert(0, first);
         ahead.reverse();
         Ok(Steps {
             model,
@@ -324,10 +324,9 @@ pub fn sample_from(
         classes.len()
     );
     let (x, rng) = (noise.to_kind(Kind::Float), Rng::new(sampler.seed));
-    let last = schedule.steps() - 1;
-    Samples::of(Steps::from(
-        model, schedule, sampler, classes, x, last, rng,
-    )?)
+    let ahead = schedule.spread(sampler.steps)?;
+    let steps = Steps::along(model, schedule, sampler, classes, x, ahead, rng)?;
+    Samples::of(steps)
 }
 
 /// Images that are noisy already, cleaned: the reverse process from the step `t` at which they are as
@@ -350,7 +349,12 @@ pub fn denoise_from(
     // An image with noise beside it, x0 + sigma · eps, is x_t but for its size.
     let x = centred(noisy) * schedule.alpha_bar()[t].sqrt();
     let (classes, rng) = (vec![None; images], Rng::new(sampler.seed));
-    Samples::of(Steps::from(model, schedule, sampler, &classes, x, t, rng)?)
+    let mut ahead = schedule.spread(sampler.steps)?;
+    ahead.retain(|&step| step < t);
+    ahead.insert(0, t);
+    Samples::of(Steps::along(
+        model, schedule, sampler, &classes, x, ahead, rng,
+    )?)
 }
 
 /// Paints what is missing: pixels where `mask` is 1 stay as in `images`, the others are drawn to fit.
@@ -462,12 +466,18 @@ impl Samples {
         )
     }
 
-    /// The way from noise to digits as an animation: up to 64 images in a grid.
+    /// The way from noise to digits as an animation: up to 24 images in a grid.
     pub fn animate(&self) -> Figure {
-        let frames: Vec<Tensor> = self.way.iter().map(|(_, x)| to_pixels(x)).collect();
-        let images = self.images.size()[0].min(SHOWN);
-        let columns = (images as f64).sqrt().ceil() as usize;
-        animation(&frames, columns).alt(&format!(
+        let (most, frames, columns) = ANIMATED;
+        let images = self.images.size()[0].min(most);
+        let every = self.way.len().div_ceil(frames).max(1);
+        // Counted from the end, so that the finished images are among them.
+        let last_first = self.way.iter().rev().step_by(every);
+        let mut chosen: Vec<Tensor> = last_first
+            .map(|(_, x)| to_pixels(&x.narrow(0, 0, images)))
+            .collect();
+        chosen.reverse();
+        animation(&chosen, columns).alt(&format!(
             "An animation: {images} digits take shape out of noise"
         ))
     }

@@ -225,6 +225,10 @@ impl Schedule {
     /// Some of the steps, evenly spread, the noisiest first: where a sampler stops on its way. All of them
     /// if `count` is [`steps`](Schedule::steps); the last one is always 0 for two or more.
     ///
+    /// The first is always the last step of the schedule, where noise is all that one has. It is tempting to begin a little
+    /// later, where a guess at the image is worth more; but there noise alone is not quite what an image has become, its mean
+    /// is missing. (Tried from where a thousandth is left: the Fréchet distance of 5,000 digits rose from 3.4 to 4.0 floors.)
+    ///
     /// # Errors
     /// A count of 0, or of more steps than there are.
     pub fn spread(&self, count: usize) -> Result<Vec<usize>> {

@@ -128,7 +128,7 @@ impl Objective<Cnn> for Judged {
     fn validate(&self, _: &Cnn, _: &Split, _: &[i64]) -> Result<Validation> {
         Ok(Validation {
             loss: self.0.lock().unwrap().remove(0),
-            score: None,
+            score: Some(0.0),
         })
     }
 }

@@ -47,14 +47,16 @@ fn largest(difference: &Tensor) -> f64 {
 #[test]
 fn whoever_knows_the_one_image_finds_it_in_any_number_of_steps() {
     let schedule = Schedule::cosine(1000).unwrap();
+    seed(1);
     let image = Tensor::rand([1, 1, 28, 28], (Kind::Float, Device::Cpu));
     let model = OneImage {
         image: centred(&image),
         schedule: &schedule,
     };
+    // From the last step, 20,000 times noisier than the image, rounding alone is some thousandths.
     for sampler in [Sampler::ddim(1), Sampler::ddim(7), Sampler::ddpm(&schedule)] {
         let samples = sample(&model, &schedule, &sampler, &[None; 3]).unwrap();
-        assert!(largest(&(samples.images - &image)) < 1e-4, "{sampler:?}");
+        assert!(largest(&(samples.images - &image)) < 1e-2, "{sampler:?}");
     }
 }
 

@@ -129,14 +129,14 @@ fn grey_grid(digits: &[u8], columns: usize) -> (Vec<u8>, usize, usize) {
     (grey, width, height)
 }
 
-/// Grey pictures of one size as a GIF of 64 greys, which is half the size of one with all 256.
+/// Grey pictures of one size as a GIF of 32 greys, which is half the size of one with all 256.
 fn gif(frames: &[(Vec<u8>, usize, usize)]) -> Result<Picture> {
     const HUNDREDTHS: (u16, u16) = (8, 200);
     let Some((_, width, height)) = frames.first() else {
         bail!("there is nothing to animate")
     };
-    let palette: Vec<u8> = (0..64u8)
-        .flat_map(|grey| [grey * 4 + grey / 16; 3])
+    let palette: Vec<u8> = (0..32u8)
+        .flat_map(|grey| [grey * 8 + grey / 4; 3])
         .collect();
     let mut bytes = Vec::new();
     let size = (u16::try_from(*width)?, u16::try_from(*height)?);
@@ -144,7 +144,7 @@ fn gif(frames: &[(Vec<u8>, usize, usize)]) -> Result<Picture> {
     encoder.set_repeat(gif::Repeat::Infinite)?;
     for (at, (grey, _, _)) in frames.iter().enumerate() {
         let is_last = at + 1 == frames.len();
-        let indices: Vec<u8> = grey.iter().map(|grey| grey / 4).collect();
+        let indices: Vec<u8> = grey.iter().map(|grey| grey / 8).collect();
         let frame = gif::Frame {
             delay: if is_last { HUNDREDTHS.1 } else { HUNDREDTHS.0 },
             ..gif::Frame::from_indexed_pixels(size.0, size.1, indices, None)
