@@ -302,3 +302,47 @@ fn what_makes_no_sense_is_named() {
     );
     assert!(error.unwrap_err().to_string().contains("[2, 28, 28]"));
 }
+
+#[test]
+fn the_way_can_be_shown_and_says_what_it_shows() {
+    let schedule = Schedule::cosine(100).unwrap();
+    let model = Normal {
+        mean: 0.0,
+        deviation: 0.3,
+        schedule: &schedule,
+    };
+    let samples = sample(&model, &schedule, &Sampler::ddim(20), &[None; 30]).unwrap();
+    let alt = samples.strip(2).alt_text().to_owned();
+    assert!(alt.starts_with("2 digits on their way from noise to digit, at the steps 99, "));
+    assert!(alt.ends_with(", image"), "{alt}");
+    let alt = samples.guesses(100).alt_text().to_owned();
+    assert!(alt.starts_with("30 digits as the network guessed them"));
+    assert!(alt.contains("steps 99, ") && alt.ends_with(", 0"), "{alt}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("way.gif");
+    samples.animate().save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.starts_with(b"GIF89a") && bytes.len() < 1_500_000);
+    // Few steps: a column for each, none twice.
+    let samples = sample(&model, &schedule, &Sampler::ddim(2), &[None; 1]).unwrap();
+    assert!(
+        samples
+            .strip(1)
+            .alt_text()
+            .ends_with("at the steps 99, 0, image")
+    );
+}
+
+#[test]
+fn an_animation_that_cannot_be_drawn_says_why() {
+    let digits = |n: i64| Tensor::zeros([n, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let error = |frames: &[Tensor], columns: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = animation(frames, columns).save(folder.path().join("a.gif"));
+        saved.unwrap_err().to_string()
+    };
+    assert!(error(&[], 3).contains("at least one frame"));
+    assert!(error(&[digits(4)], 0).contains("at least one frame and a column"));
+    assert!(error(&[digits(4), digits(2)], 2).contains("equally many digits"));
+    assert!(error(&[Tensor::from(1.0)], 2).contains("(N, 1, 28, 28)"));
+}
