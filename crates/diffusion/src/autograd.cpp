@@ -3,6 +3,8 @@
 
 #include <torch/csrc/autograd/function.h>
 
+#include <mutex>
+
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
@@ -27,6 +29,7 @@ struct RustFunction : public Node {
 
   // libtorch calls it once gradients have passed and are not to pass again.
   void release_variables() override {
+    std::lock_guard<std::mutex> lock(mutex_);
     if (state != nullptr) {
       drop(state);
       state = nullptr;
@@ -34,6 +37,8 @@ struct RustFunction : public Node {
   }
 
   variable_list apply(variable_list&& outputs) override {
+    // As libtorch asks of every node (node.h, on mutex_): gradients of two results may pass in two threads.
+    std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(state != nullptr, "gradients have passed through this function already, and what they need is freed");
     variable_list inputs(num_outputs());
     if (!outputs[0].defined()) {

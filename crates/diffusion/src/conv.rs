@@ -34,6 +34,9 @@ pub enum Activation {
 /// `(N, H, W, to)`. Gradients flow back to all three. In `bfloat16` only what lies in memory is rounded:
 /// sums are in `float32`.
 ///
+/// Two things that libtorch's own operations can do and this one cannot: gradients of gradients, and to notice that
+/// `x`, `kernel` or the result was changed in place before gradients flowed back. Do not change them in place.
+///
 /// # Errors
 /// Tensors whose shapes or kinds do not fit each other.
 ///

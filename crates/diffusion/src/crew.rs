@@ -48,7 +48,8 @@ pub(crate) fn hands(threads: usize) -> usize {
 }
 
 /// The number of threads is both a thread's own and a default for threads to come, which a crew changes
-/// for as long as it is hired: one crew at a time.
+/// for as long as it is hired: one crew at a time. (In a notebook each cell is a library with a lock of its own, so this
+/// holds within a cell; two cells at work at once may give each other's threads another share of the cores.)
 static HIRING: Mutex<()> = Mutex::new(());
 
 /// Threads at work; made by [`with_crew`].
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn all_threads_are_used_however_many_there_are() {
+    fn hands_share_the_threads() {
         let shared = [1, 2, 8, 9, 12, 16, 64].map(|threads| (hands(threads), share(threads)));
         let expected = [(1, 1), (2, 1), (8, 1), (4, 2), (6, 2), (8, 2), (8, 8)];
         assert_eq!(shared, expected);

@@ -80,7 +80,7 @@ impl Element for BFloat16 {
         }
     }
 
-    /// Rounds to nearest, ties to even.
+    /// Rounds to nearest, ties to even. The NaNs that arithmetic makes stay NaNs.
     #[inline(always)]
     unsafe fn store(at: *mut BFloat16, x: __m512) {
         unsafe {
@@ -147,7 +147,7 @@ pub(crate) fn sigmoid(x: __m512) -> __m512 {
     // exp(-x) = 2ⁿ · exp(r) with |r| <= ln(2) / 2; ln(2) in two parts keeps r exact, and seven terms of
     // Taylor's series do the rest.
     unsafe {
-        let bound = all(88.0); // beyond it nothing changes, and 2ⁿ stays a number
+        let bound = all(88.0); // beyond it the result is 0 or 1 to 6e-39, and 2ⁿ stays a number
         let y = sub(zero(), x);
         let y = _mm512_min_ps(bound, _mm512_max_ps(sub(zero(), bound), y));
         let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(mul(

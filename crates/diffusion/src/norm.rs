@@ -19,7 +19,8 @@ const EPSILON: f64 = 1e-5;
 /// Hendrycks & Gimpel 2016).
 ///
 /// `x` is `(N, H, W, C)`, channels last, C a multiple of 16; `shift` `(N, C)`; `gamma` and `beta` `(C)`; all
-/// of one kind. The result is like `x`. Gradients flow back to all four.
+/// of one kind. The result is like `x`. Gradients flow back to all four; as with
+/// [`conv3x3`](crate::conv::conv3x3), no gradients of gradients, and nothing may be changed in place before.
 ///
 /// # Errors
 /// Tensors whose shapes or kinds do not fit each other.
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_group_comes_out_with_mean_zero_and_variance_one() {
-        // Where SiLU is nearly the identity: gamma small around a large beta would hide nothing.
+        // With a beta of 50 the SiLU behind it changes nothing: z · sigmoid(z) is z for large z.
         let x = random(&[2, 8, 8, 32]) * 3.0 + 5.0;
         let (zeros, ones) = (
             Tensor::zeros([2, 32], (Kind::Double, Device::Cpu)),

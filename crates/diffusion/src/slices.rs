@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::thread::scope;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::lanes::Element;
 
@@ -14,7 +14,7 @@ const OPERATIONS_A_THREAD: usize = 1 << 24;
 /// The numbers of a contiguous tensor.
 pub(crate) fn numbers<E: Element>(tensor: &Tensor) -> &[E] {
     assert!(
-        tensor.is_contiguous() && tensor.kind() == E::KIND,
+        tensor.device() == Device::Cpu && tensor.is_contiguous() && tensor.kind() == E::KIND,
         "a tensor of another form"
     );
     // SAFETY: the tensor holds as many numbers of this kind, and lives as long as the slice.

@@ -17,8 +17,20 @@ pub(super) fn convolution(
     bias: &Tensor,
     activation: Activation,
 ) -> Option<Tensor> {
-    let fits = is_available() && x.device() == Device::Cpu && x.numel() > 0;
-    let way = Way::between(x.size()[3] as usize, bias.numel()).filter(|_| fits)?;
+    let (shape, to) = (x.size(), bias.numel() as i64);
+    // What the kernels rely on. Where it does not hold, libtorch is asked, and refuses in its own words.
+    let fits = is_available()
+        && x.numel() > 0
+        && shape.len() == 4
+        && kernel.size() == [to, 3, 3, shape[3]]
+        && bias.size() == [to]
+        && [x, kernel, bias]
+            .iter()
+            .all(|t| t.device() == Device::Cpu && t.kind() == x.kind());
+    if !fits {
+        return None;
+    }
+    let way = Way::between(shape[3] as usize, to as usize)?;
     let rectify = activation == Activation::Relu;
     if rectify && matches!(way, Way::Collect) {
         return None;
@@ -67,7 +79,7 @@ fn remembered<E: Element>(
         mask: None,
         wanted: [x, kernel, bias].map(Tensor::requires_grad),
     };
-    let output = call.forward::<E>(&bias.detach(), rectify);
+    let output = call.forward::<E>(&bias.detach().contiguous(), rectify);
     call.mask = rectify.then(|| output.detach());
     differentiate(output, &[x, kernel, bias], move |gradient| {
         call.backward::<E>(&gradient.contiguous())
@@ -93,7 +105,8 @@ impl Call {
         let (shape, products) = (sizes.shape(to), sizes.products(field.channels, to));
         match self.way {
             Way::Winograd => {
-                // SAFETY: the CPU was asked for its instructions, here and below.
+                // SAFETY: the CPU was asked for its instructions, and all sizes were checked, before this call was made;
+                // here and below.
                 let kernel = unsafe { Kernel::new(&floats(kernel), field.channels, to) };
                 fill(&self.x, &shape, products, |images, out| unsafe {
                     winograd::convolve(&sizes, images, &field, &kernel, &bias, rectify, out);

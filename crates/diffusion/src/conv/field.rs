@@ -65,8 +65,13 @@ impl Padded {
     /// From here on: the pixel at `(y, x)` of a slot, counted from the border's corner.
     #[inline(always)]
     pub(super) fn at(&self, slot: usize, y: usize, x: usize) -> *const f32 {
-        let offset = ((slot * self.height + y) * self.width + x) * self.channels;
+        let offset = self.offset(slot, y, x);
         self.numbers.as_ptr().cast::<f32>().wrapping_add(offset)
+    }
+
+    #[inline(always)]
+    fn offset(&self, slot: usize, y: usize, x: usize) -> usize {
+        ((slot * self.height + y) * self.width + x) * self.channels
     }
 
     /// Reads an image of the field into a slot.
@@ -78,8 +83,13 @@ impl Padded {
         let row = self.sizes.width * self.channels;
         for y in 0..self.sizes.height {
             let from = (image * self.sizes.height + y) * row;
-            let to = self.at(slot, y + 1, 1).cast_mut();
+            let offset = self.offset(slot, y + 1, 1);
+            let to = self.numbers.as_mut_ptr().cast::<f32>().wrapping_add(offset);
             let whole = row / LANES * LANES;
+            debug_assert!(
+                field.mask.is_empty() || whole == row,
+                "a mask comes with whole vectors"
+            );
             // SAFETY: both lie within the field and this slot.
             unsafe {
                 let from = field.numbers.as_ptr().add(from);

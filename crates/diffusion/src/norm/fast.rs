@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::EPSILON;
+use super::{EPSILON, GROUP};
 use crate::autograd::differentiate;
 use crate::lanes::{
     BFloat16, Element, LANES, add, all, fma, is_available, lines, load, mul, sigmoid, store, sub,
@@ -23,7 +23,18 @@ pub(super) fn normalised(
     gamma: &Tensor,
     beta: &Tensor,
 ) -> Option<Tensor> {
-    let fits = is_available() && x.device() == Device::Cpu && x.numel() > 0;
+    let shape = x.size();
+    let all = [x, shift, gamma, beta];
+    // What the kernels below rely on. Where it does not hold, libtorch is asked, and refuses in its own words.
+    let fits = is_available()
+        && x.numel() > 0
+        && shape.len() == 4
+        && shape[3] % GROUP == 0
+        && shift.size() == [shape[0], shape[3]]
+        && [gamma, beta].iter().all(|t| t.size() == [shape[3]])
+        && all
+            .iter()
+            .all(|t| t.device() == Device::Cpu && t.kind() == x.kind());
     match x.kind() {
         Kind::Float if fits => remembered::<f32>(x, shift, gamma, beta),
         Kind::BFloat16 if fits => remembered::<BFloat16>(x, shift, gamma, beta),
