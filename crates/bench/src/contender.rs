@@ -251,6 +251,11 @@ impl Worker {
         self.child.id()
     }
 
+    /// Whether it has ended, and well.
+    pub fn succeeded(&mut self) -> bool {
+        self.wait(END).is_some_and(|status| status.success())
+    }
+
     /// Why there is nothing to be had from it any more.
     pub fn ended(&mut self, doing: &str) -> anyhow::Error {
         let status = match self.wait(END) {

@@ -1,12 +1,14 @@
-//! What the lesson's trained U-Net draws, and how good it is: by the public API of the support crate alone.
+//! What the lesson's trained U-Nets draw and denoise, and how good it is: by the public API of the support crate alone.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use diffusion::prelude::*;
-use diffusion::scores::{every_other, frechet_floor};
+use diffusion::scores::{evenly_chosen, frechet_floor};
 use serde_json::{Value, json};
+
+use crate::race::NOISE;
 
 /// The seed of all that is drawn here.
 const SEED: u64 = 1_000;
@@ -73,11 +75,21 @@ pub fn loss_of_few_steps(mnist: &Mnist, images: usize, steps: usize) -> Result<V
     Ok(json!({ "value": 100.0 * (few / many - 1.0) }))
 }
 
+/// By how many decibels the U-Net that denoises in one step does better than the lesson's CNN, on the first test images.
+pub fn denoise_gain(mnist: &Mnist, images: usize) -> Result<Value> {
+    let cnn = Cnn::load(weights("cnn.safetensors"))?;
+    let unet = UnetDenoiser::load(weights("unet_denoiser.safetensors"))?;
+    let test = mnist.test.first(images)?;
+    let by_cnn = score(&test, NOISE, |noisy| cnn.denoise(noisy))?;
+    let by_unet = score(&test, NOISE, |noisy| unet.denoise(noisy))?;
+    Ok(json!({ "value": by_unet.psnr - by_cnn.psnr }))
+}
+
 fn frechet(mnist: &Mnist, images: usize, steps: usize, guidance: f64) -> Result<f64> {
     let classifier = classifier()?;
     let (drawn, _) = draw(images, steps, guidance)?;
     frechet_distance(
         &classifier.features(&drawn)?,
-        &classifier.features(&every_other(&mnist.test, images, 0)?)?,
+        &classifier.features(&evenly_chosen(&mnist.test, images, 0)?.images(images)?)?,
     )
 }

@@ -38,12 +38,24 @@ pub fn peak<T>(work: impl FnOnce() -> T) -> Result<(T, f64)> {
                 }
                 highest
             });
-            let result = work();
-            at_work.store(false, Ordering::Relaxed);
+            // Also when the work panics, else the watch would go on for ever.
+            let result = {
+                let _done = Done(&at_work);
+                work()
+            };
             (result, watch.join().unwrap_or(0.0))
         })
     };
     Ok((result, (highest - before).max(0.0)))
+}
+
+/// Says that the work is done, however it ended.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What a process takes for itself and its share of what it has in common with others, in megabytes.

@@ -128,6 +128,7 @@ impl Worker {
                 request.guidance,
             ),
             "ddim25_loss" => drawn::loss_of_few_steps(&self.mnist, request.images, request.steps),
+            "denoise_gain_db" => drawn::denoise_gain(&self.mnist, request.images),
             "cnn_infer" => self.infer(request),
             "mnist_load" => self.load(),
             "evaluate_memory" => self.evaluate(),
@@ -159,10 +160,7 @@ impl Worker {
         // As many images as are needed, in whole batches; from the beginning again where they run out.
         let train = &self.mnist.train;
         let images = (batch * (warmup + steps)).min(train.len()) / batch * batch;
-        let some = match images < train.len() {
-            true => &train.hold_out(train.len() - images)?.0,
-            false => train,
-        };
+        let some = &train.first(images)?;
         let config = FitConfig {
             epochs: (batch * (warmup + steps)).div_ceil(images),
             batch_size: batch,
@@ -192,8 +190,7 @@ impl Worker {
     /// Images a second through the network, and the cross-entropy of what came out.
     fn infer(&self, request: &Request) -> Result<Value> {
         seed(1);
-        let mut cnn = self.first_network()?;
-        cnn.freeze(..)?; // nothing is remembered for training
+        let cnn = self.first_network()?;
         let clean = self.mnist.test.images(request.images)?;
         let noisy = add_noise(&clean, NOISE)?;
         let denoise = || cnn.denoise_in(self.arguments.precision, &noisy);

@@ -67,7 +67,8 @@ pub fn run(contender: &Contender, place: &Place, seed: usize, goal: f64) -> Resu
             return Ok(curve);
         }
     }
-    if curve.points.is_empty() {
+    // Its output is at an end. Who died has not given up.
+    if curve.points.is_empty() || !process.succeeded() {
         return Err(process.ended("it was to train"));
     }
     Ok(curve)

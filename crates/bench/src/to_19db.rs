@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use diffusion::prelude::*;
 use diffusion::train::{Denoising, Observer, Plan, fit_with};
 use serde_json::json;
@@ -74,6 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         quarters: 0,
         clean,
         noisy,
+        failed: None,
     };
     fit_with(
         &mut cnn,
@@ -82,7 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         &config,
         &mut race,
     )?;
-    Ok(())
+    race.failed.map_or(Ok(()), Err)
 }
 
 /// Scores the network whenever a quarter of an epoch is done, and ends the training when it is good enough.
@@ -94,6 +95,8 @@ struct Race {
     quarters: usize,
     clean: Tensor,
     noisy: Tensor,
+    /// Why an evaluation failed.
+    failed: Option<Error>,
 }
 
 impl Race {
@@ -122,7 +125,7 @@ impl Observer<Cnn> for Race {
             Ok(psnr) if psnr < GOAL => ControlFlow::Continue(()),
             Ok(_) => ControlFlow::Break(()),
             Err(error) => {
-                eprintln!("{error:#}");
+                self.failed = Some(error);
                 ControlFlow::Break(())
             }
         }
