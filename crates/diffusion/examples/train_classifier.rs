@@ -31,7 +31,7 @@ fn main() -> Result<()> {
 
     let classifier = Classifier::load(&file)?;
     let n = mnist.test.len();
-    let labels = Vec::<i64>::try_from(mnist.test.labels(n)?)?;
+    let labels = mnist.test.labels(n)?;
     let accuracy = class_accuracy(&classifier, &mnist.test.images(n)?, &labels)?;
     println!(
         "{:.2} % of the test images are read right. Saved to {file}.",

@@ -1,7 +1,5 @@
 //! A small classifier that reads digits: what the scores of generated images are measured with.
 
-use std::path::Path;
-
 use anyhow::Result;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -10,8 +8,8 @@ use tch::{Kind, Tensor};
 use crate::conv::Activation;
 use crate::crew::map_batches;
 use crate::data::SIDE;
-use crate::layers::{check_images, convolutional, convolve, dense, linear};
-use crate::model::{Forward, Layer, Model, load_first, saved_config};
+use crate::layers::{assert_images, check_images, convolutional, convolve, dense, linear};
+use crate::model::{Forward, Layer, Model};
 use crate::rng::Rng;
 
 /// How many numbers the last layer but one gives for an image.
@@ -65,25 +63,6 @@ impl Classifier {
         Classifier { config, layers }
     }
 
-    /// A network with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// As [`Model::load_weights`].
-    pub fn load(path: impl AsRef<Path>) -> Result<Classifier> {
-        let path = path.as_ref();
-        let mut classifier = Classifier::new(saved_config(path, Classifier::KIND)?);
-        classifier.load_weights(path)?;
-        Ok(classifier)
-    }
-
-    /// A network with the weights of the first of these checkpoints that exists. Says which one it was.
-    ///
-    /// # Errors
-    /// When none of them exists, or the one that does is not a checkpoint of this model.
-    pub fn load_first(paths: &[&str]) -> Result<Classifier> {
-        load_first(paths, |path| Classifier::load(path))
-    }
-
     /// What it reads in each image: `(N,)`, `int64` in `0..=9`.
     ///
     /// # Errors
@@ -130,6 +109,7 @@ impl Classifier {
     }
 
     fn encoded(&self, x: &Tensor) -> Tensor {
+        assert_images(x);
         let [_, conv, conv_1, _, conv_2, conv_3, _, _, features, _] = &self.layers;
         let x = x.reshape([-1, SIDE, SIDE, 1]); //             (N, 28, 28, 1)
         let x = convolve(&x, conv, Activation::Relu); //       (N, 28, 28, 16)
@@ -152,9 +132,14 @@ fn pooled(x: &Tensor) -> Tensor {
 
 impl Model for Classifier {
     const KIND: &'static str = "classifier";
+    type Config = ClassifierConfig;
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::json!({ "seed": self.config.seed })
+    fn build(config: ClassifierConfig) -> Result<Classifier> {
+        Ok(Classifier::new(config))
+    }
+
+    fn config(&self) -> &ClassifierConfig {
+        &self.config
     }
 
     fn layers(&self) -> &[Layer] {

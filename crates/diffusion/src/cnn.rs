@@ -7,22 +7,15 @@
 //! 1 and "same" padding a transposed convolution is an ordinary one whose kernel is flipped in height and
 //! width and has its channels swapped. We store that ordinary kernel: the same function, much faster.
 
-use std::path::Path;
-
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::conv::Activation;
-use crate::crew::map_batches;
 use crate::data::SIDE;
-use crate::layers::{check_images, convolutional, convolve, dense, linear};
-use crate::model::{Forward, Layer, Model, load_first, saved_config};
-use crate::precision::Precision;
+use crate::layers::{assert_images, check_images, convolutional, convolve, dense, linear};
+use crate::model::{Forward, Layer, Model};
 use crate::rng::Rng;
-
-/// How many images pass through the network at once when nothing is learnt.
-const INFERENCE_BATCH: i64 = 256;
 
 /// Mean pixel of MNIST's training images.
 const MEAN_PIXEL: f64 = 0.1307;
@@ -133,26 +126,6 @@ impl Cnn {
         Cnn { config, layers }
     }
 
-    /// A network with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// As [`Model::load_weights`].
-    pub fn load(path: impl AsRef<Path>) -> Result<Cnn> {
-        let path = path.as_ref();
-        let mut cnn = Cnn::new(saved_config(path, Cnn::KIND)?);
-        cnn.load_weights(path)?;
-        Ok(cnn)
-    }
-
-    /// A network with the weights of the first of these checkpoints that exists: what an earlier
-    /// notebook saved, else the trained weights that come with the lesson. Says which one it was.
-    ///
-    /// # Errors
-    /// When none of them exists, or the one that does is not a checkpoint of this model.
-    pub fn load_first(paths: &[&str]) -> Result<Cnn> {
-        load_first(paths, |path| Cnn::load(path))
-    }
-
     /// The first half of the network: images `(N, 1, 28, 28)` to `(N, 64)`, the output of the layer
     /// `dense`. Whatever the second half is to paint must be in these 64 numbers.
     ///
@@ -164,6 +137,7 @@ impl Cnn {
     }
 
     fn encoded(&self, x: &Tensor) -> Tensor {
+        assert_images(x);
         let [_, conv, conv_1, _, dense, ..] = &self.layers;
         let x = x.reshape([-1, SIDE, SIDE, 1]); //             (N, 28, 28, 1), channels last from here on
         let x = convolve(&x, conv, Activation::Relu); //       (N, 28, 28, 16)
@@ -181,41 +155,18 @@ impl Cnn {
         let x = convolve(&x, out, Activation::Linear); //      (N, 28, 28, 1)
         x.view([-1, 1, SIDE, SIDE])
     }
-
-    /// What the network makes of noisy images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
-    ///
-    /// Works through the images in batches, on all cores, and remembers nothing for training.
-    /// Computes in [`Precision::of_this_cpu`]; a pixel differs between the two precisions by less
-    /// than 0.02, a mean PSNR over the test split by less than 0.01 dB.
-    ///
-    /// # Errors
-    /// Images of another shape, or of whole numbers.
-    pub fn denoise(&self, noisy: &Tensor) -> Result<Tensor> {
-        self.denoise_in(Precision::of_this_cpu(), noisy)
-    }
-
-    /// [`denoise`](Cnn::denoise) in a precision of one's choice.
-    ///
-    /// # Errors
-    /// As [`denoise`](Cnn::denoise).
-    pub fn denoise_in(&self, precision: Precision, noisy: &Tensor) -> Result<Tensor> {
-        check_images(noisy)?;
-        let (kind, given) = (precision.kind(), noisy.kind());
-        let replica = self.replica(kind);
-        map_batches(
-            noisy,
-            INFERENCE_BATCH,
-            || replica.replica(kind),
-            |cnn, batch| cnn.forward(&batch.to_kind(kind)).to_kind(given).sigmoid(),
-        )
-    }
 }
 
 impl Model for Cnn {
     const KIND: &'static str = "cnn";
+    type Config = CnnConfig;
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::json!({ "seed": self.config.seed, "start": self.config.start })
+    fn build(config: CnnConfig) -> Result<Cnn> {
+        Ok(Cnn::new(config))
+    }
+
+    fn config(&self) -> &CnnConfig {
+        &self.config
     }
 
     fn layers(&self) -> &[Layer] {

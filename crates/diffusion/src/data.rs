@@ -130,7 +130,7 @@ impl Split {
     /// A split of one's own images, of `(N, 1, 28, 28)` in `[0, 1]`, and a label for each. Pixels are kept as bytes.
     ///
     /// # Errors
-    /// Images of another shape, another number of labels, or one that is not in `0..=9`.
+    /// Images of another shape or with pixels outside `[0, 1]`, another number of labels, or one that is not in `0..=9`.
     pub fn of(images: &Tensor, labels: &[i64]) -> Result<Split> {
         let shape = images.size();
         ensure!(
@@ -146,11 +146,45 @@ impl Split {
         if let Some(wrong) = labels.iter().find(|label| !(0..10).contains(*label)) {
             bail!("there is no class {wrong}; expected one of 0 to 9");
         }
-        let bytes = (images.detach().to_kind(Kind::Float).clamp(0.0, 1.0) * 255.0).round();
+        let images = images.detach().to_kind(Kind::Float);
+        let (least, most) = (
+            images.min().double_value(&[]),
+            images.max().double_value(&[]),
+        );
+        // Numbers that are none compare with nothing.
+        ensure!(
+            least >= 0.0 && most <= 1.0,
+            "a split takes pixels from 0 to 1; these go from {least} to {most}"
+        );
+        let bytes = (images * 255.0).round();
         Ok(Split {
             images: bytes.to_kind(Kind::Uint8).contiguous(),
             labels: Tensor::from_slice(labels),
         })
+    }
+
+    /// The first `n` images with their labels; they share this split's memory.
+    ///
+    /// # Errors
+    /// When there are fewer than `n`, or `n` is 0.
+    pub fn first(&self, n: usize) -> Result<Split> {
+        self.check(n)?;
+        Ok(Split {
+            images: self.images.i(..n as i64),
+            labels: self.labels.i(..n as i64),
+        })
+    }
+
+    /// The first `n` images of each class, 0 to 9.
+    ///
+    /// # Errors
+    /// When a class has fewer than `n` images.
+    pub fn first_of_each(&self, n: usize) -> Result<Split> {
+        let mut indices = Vec::with_capacity(10 * n);
+        for class in 0..10 {
+            indices.extend(self.of_class(class, n)?.1);
+        }
+        self.select(&indices)
     }
 
     /// This split's images followed by another's.
@@ -190,13 +224,13 @@ impl Split {
         Ok(scale(&self.images.i(..n as i64)))
     }
 
-    /// The first `n` labels: `(n,)`, `int64` in `0..=9`.
+    /// The first `n` labels, each in `0..=9`.
     ///
     /// # Errors
     /// When there are fewer than `n`, or `n` is 0.
-    pub fn labels(&self, n: usize) -> Result<Tensor> {
+    pub fn labels(&self, n: usize) -> Result<Vec<i64>> {
         self.check(n)?;
-        Ok(self.labels.i(..n as i64).shallow_clone())
+        Ok(Vec::try_from(self.labels.i(..n as i64))?)
     }
 
     /// The first image of each class, 0 to 9: `(10, 1, 28, 28)`, `float32` in `[0, 1]`.
@@ -262,10 +296,8 @@ impl Split {
 
     /// The same as numbers.
     pub(crate) fn label_values(&self, indices: &[i64]) -> Vec<i64> {
-        let labels = self.gather_labels(indices);
-        (0..indices.len() as i64)
-            .map(|at| labels.int64_value(&[at]))
-            .collect()
+        let labels = Vec::try_from(self.gather_labels(indices));
+        labels.unwrap_or_else(|error| unreachable!("labels are `int64`: {error}"))
     }
 
     /// All but the last `n` images, and the last `n`: what to train on, and what to watch it by.

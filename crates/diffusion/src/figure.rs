@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+pub(crate) use digits::line_of_digits;
 pub use digits::{animation, grid, rows, rows_with_captions};
 pub use plot::{Series, curve, histogram, scatter};
 
@@ -62,6 +63,14 @@ impl Mime {
             Mime::Svg => "svg",
             Mime::Gif => "gif",
         }
+    }
+}
+
+impl Picture {
+    /// An address that holds the picture itself.
+    pub(crate) fn address(&self) -> String {
+        let bytes = STANDARD.encode(&self.bytes);
+        format!("data:{};base64,{bytes}", self.mime.name())
     }
 }
 
@@ -125,12 +134,12 @@ impl Figure {
     /// # Errors
     /// When the figure could not be drawn.
     pub fn html(&self) -> Result<String> {
-        let Picture { mime, bytes, width } = self.drawn()?;
+        let picture = self.drawn()?;
         Ok(format!(
-            "<img src=\"data:{};base64,{}\" alt=\"{}\" width=\"{width}\" style=\"max-width:100%;height:auto;background:white\">",
-            mime.name(),
-            STANDARD.encode(bytes),
+            "<img src=\"{}\" alt=\"{}\" width=\"{}\" style=\"max-width:100%;height:auto;background:white\">",
+            picture.address(),
             crate::show::escape(&self.alt),
+            picture.width,
         ))
     }
 

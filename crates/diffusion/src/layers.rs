@@ -35,7 +35,7 @@ pub(crate) fn dense(rng: &mut Rng, name: &str, from: i64, to: i64) -> Layer {
     Layer::new(name, "Dense", &[to], weights)
 }
 
-/// A group normalisation that changes nothing more yet.
+/// A group normalisation with `gamma` 1 and `beta` 0: it normalises, and no more.
 pub(crate) fn norm(name: &str, side: i64, channels: i64) -> Layer {
     let ones = Tensor::ones([channels], (Kind::Float, Device::Cpu));
     let weights = vec![("gamma", ones), ("beta", zeros(channels))];
@@ -88,6 +88,15 @@ fn both_weights(x: &Tensor, layer: &Layer) -> (Tensor, Tensor) {
         unreachable!("convolutional, dense and normalising layers are built with two weights")
     };
     (first.to_kind(x.kind()), second.to_kind(x.kind()))
+}
+
+/// Stops at images that a network cannot take: one of another shape would be read as others.
+pub(crate) fn assert_images(x: &Tensor) {
+    let shape = x.size();
+    assert!(
+        shape.len() == 4 && shape[1..] == [1, SIDE, SIDE],
+        "the network takes images of shape (N, 1, 28, 28); these have {shape:?}"
+    );
 }
 
 /// Are these images that a network can take?

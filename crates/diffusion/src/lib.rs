@@ -1,7 +1,7 @@
 //! The support crate of the lesson "diffusion models, live, in Rust".
 //!
 //! Data flows one way through the modules: [`data`], [`noise`] and [`schedule`] make tensors; [`cnn`],
-//! [`unet`] and [`classifier`] are [`model`]s, made of [`conv`] and [`norm`]; [`train`] fits them; [`sample`] draws new
+//! [`unet`], [`denoiser`] and [`classifier`] are [`model`]s, made of [`conv`] and [`norm`]; [`train`] fits them; [`sample`] draws new
 //! images; [`metrics`], [`scores`] and [`classical`] say how good all that is; [`figure`] draws what came out, and [`show`]
 //! hands it to the notebook. [`crew`] puts all cores to work, in either [`precision`]; [`rng`] is where all
 //! chance comes from.
@@ -29,6 +29,8 @@ pub mod cnn;
 pub mod conv;
 pub mod crew;
 pub mod data;
+pub mod denoiser;
+pub mod explore;
 pub mod figure;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
@@ -56,23 +58,27 @@ pub mod prelude {
     pub use crate::cnn::{Cnn, CnnConfig, Start};
     pub use crate::crew::threads;
     pub use crate::data::{Mnist, Split, pixels};
+    pub use crate::denoiser::{Denoiser, UnetDenoiser};
+    pub use crate::explore::{Explorer, diffusion_explorer, guidance_explorer, noise_explorer};
     pub use crate::figure::{
         Figure, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
     };
-    pub use crate::metrics::{Scores, binary_cross_entropy, psnr, score, ssim};
+    pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr, score, ssim};
     pub use crate::model::{Forward, Layer, Model, Summary};
     pub use crate::noise::add_noise;
     pub use crate::precision::Precision;
     pub use crate::rng::seed;
-    pub use crate::sample::{Sampler, Samples, Steps, denoise_from, inpaint, sample, sample_from};
+    pub use crate::sample::{
+        Sampler, Samples, Steps, asked, denoise_from, in_turn, inpaint, sample, sample_from,
+    };
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{
         GenerationScores, class_accuracy, frechet_distance, frechet_floor, judge, nearest, spread,
     };
     pub use crate::show::{Table, check};
     pub use crate::train::{
-        Classification, Decay, FitConfig, History, Keep, Noise, NoisePrediction, PrintLines, fit,
-        fit_with, resume,
+        Classification, Decay, FitConfig, History, Keep, Noise, NoisePrediction, Panel, PrintLines,
+        Training, digits_drawn, fit, fit_in_background, fit_with, fit_with_in_background, resume,
     };
     pub use crate::unet::{Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};

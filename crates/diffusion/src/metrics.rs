@@ -90,6 +90,14 @@ pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Result<Tensor> {
     Ok(logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, tch::Reduction::Mean))
 }
 
+/// The mean [`psnr`] of images, in decibels.
+///
+/// # Errors
+/// As [`psnr`].
+pub fn mean_psnr(original: &Tensor, other: &Tensor) -> Result<f64> {
+    Ok(psnr(original, other)?.mean().unwrap_or(f64::NAN))
+}
+
 /// Mean scores over a set of images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {

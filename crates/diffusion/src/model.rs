@@ -8,11 +8,13 @@ use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
 use crate::data::thousands;
 use crate::show::Table;
-pub(crate) use checkpoint::{saved_config, write_whole};
+pub(crate) use checkpoint::write_whole;
 
 /// One layer: a name, what comes out of it, and the weights it holds.
 #[derive(Debug)]
@@ -95,12 +97,20 @@ impl Layer {
 ///
 /// Images do not look at each other: what comes out for one does not depend on which others are in its
 /// batch. Training relies on it when it gives each core a part of the batch.
-pub trait Model: Send {
+pub trait Model: Send + Sized {
     /// What kind of model this is; stands in its checkpoints.
     const KIND: &'static str;
+    /// What it is built from; stands in its checkpoints as well.
+    type Config: Serialize + DeserializeOwned;
 
-    /// The settings the model was built from; they stand in its checkpoints.
-    fn config(&self) -> serde_json::Value;
+    /// A network with these settings that has learnt nothing yet.
+    ///
+    /// # Errors
+    /// Settings that make no sense.
+    fn build(config: Self::Config) -> Result<Self>;
+
+    /// The settings the model was built from.
+    fn config(&self) -> &Self::Config;
 
     /// The layers, from input to output.
     fn layers(&self) -> &[Layer];
@@ -109,16 +119,11 @@ pub trait Model: Send {
     fn layers_mut(&mut self) -> &mut [Layer];
 
     /// The same network with each of its layers replaced by what `change` makes of it.
-    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Self
-    where
-        Self: Sized;
+    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Self;
 
     /// The same network with weights in another kind, to compute in it; in the same kind the two
     /// share their weights' memory.
-    fn replica(&self, kind: Kind) -> Self
-    where
-        Self: Sized,
-    {
+    fn replica(&self, kind: Kind) -> Self {
         self.map_layers(|layer| layer.in_kind(kind))
     }
 
@@ -127,10 +132,7 @@ pub trait Model: Send {
     ///
     /// # Errors
     /// A range that reaches beyond the last layer.
-    fn freeze(&mut self, layers: impl RangeBounds<usize>) -> Result<()>
-    where
-        Self: Sized,
-    {
+    fn freeze(&mut self, layers: impl RangeBounds<usize>) -> Result<()> {
         set_trainable(self.layers_mut(), layers, false)
     }
 
@@ -138,10 +140,7 @@ pub trait Model: Send {
     ///
     /// # Errors
     /// A range that reaches beyond the last layer.
-    fn unfreeze(&mut self, layers: impl RangeBounds<usize>) -> Result<()>
-    where
-        Self: Sized,
-    {
+    fn unfreeze(&mut self, layers: impl RangeBounds<usize>) -> Result<()> {
         set_trainable(self.layers_mut(), layers, true)
     }
 
@@ -149,10 +148,7 @@ pub trait Model: Send {
     ///
     /// # Errors
     /// When the model has fewer than `n` layers.
-    fn unfreeze_last(&mut self, n: usize) -> Result<()>
-    where
-        Self: Sized,
-    {
+    fn unfreeze_last(&mut self, n: usize) -> Result<()> {
         let count = self.layers().len();
         ensure!(
             n <= count,
@@ -203,10 +199,7 @@ pub trait Model: Send {
     ///
     /// # Errors
     /// When the file cannot be written.
-    fn save(&self, path: impl AsRef<Path>) -> Result<()>
-    where
-        Self: Sized,
-    {
+    fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         checkpoint::save(self, path.as_ref(), Kind::Float)
     }
 
@@ -215,11 +208,44 @@ pub trait Model: Send {
     ///
     /// # Errors
     /// When the file cannot be written.
-    fn save_half(&self, path: impl AsRef<Path>) -> Result<()>
-    where
-        Self: Sized,
-    {
+    fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
         checkpoint::save(self, path.as_ref(), Kind::Half)
+    }
+
+    /// A network with the settings and the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`load_weights`](Model::load_weights).
+    fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut model = Self::build(checkpoint::saved_config::<Self>(path)?)?;
+        model.load_weights(path)?;
+        Ok(model)
+    }
+
+    /// The trained network: what an earlier notebook saved in `saved/`, else the weights that come with the
+    /// lesson, in `weights/`, both beside the notebook. Says which one it was.
+    ///
+    /// # Errors
+    /// As [`load_first`](Model::load_first).
+    fn trained() -> Result<Self> {
+        let [saved, ours] =
+            ["saved", "weights"].map(|folder| format!("{folder}/{}.safetensors", Self::KIND));
+        Self::load_first(&[&saved, &ours])
+    }
+
+    /// A network with the weights of the first of these checkpoints that exists. Says which one it was.
+    ///
+    /// # Errors
+    /// When none of them exists, or the one that does is not a checkpoint of this model.
+    fn load_first(paths: &[&str]) -> Result<Self> {
+        let found = paths.iter().find(|path| Path::new(path).exists());
+        let Some(path) = found else {
+            bail!("no checkpoint found; looked for {}", paths.join(", "))
+        };
+        let model = Self::load(path)?;
+        println!("Weights from {path}.");
+        Ok(model)
     }
 
     /// Replaces this model's weights by a checkpoint's.
@@ -228,10 +254,7 @@ pub trait Model: Send {
     /// A file that cannot be read, is truncated or not safetensors, belongs to another kind of
     /// model, or whose tensors are missing, extra or of another shape; the model then stays as
     /// it was.
-    fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()>
-    where
-        Self: Sized,
-    {
+    fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
         checkpoint::load(self, path.as_ref())
     }
 }
@@ -240,18 +263,10 @@ pub trait Model: Send {
 pub trait Forward: Model {
     /// The network's output before its last activation (the logits), for images `(N, 1, 28, 28)`: images of the
     /// same shape from a denoiser, `(N, classes)` from a classifier.
+    ///
+    /// # Panics
+    /// Images of another shape.
     fn forward(&self, x: &Tensor) -> Tensor;
-}
-
-/// A model with the weights of the first of these checkpoints that exists. Says which one it was.
-pub(crate) fn load_first<M>(paths: &[&str], load: impl Fn(&str) -> Result<M>) -> Result<M> {
-    let found = paths.iter().find(|path| Path::new(path).exists());
-    let Some(path) = found else {
-        bail!("no checkpoint found; looked for {}", paths.join(", "))
-    };
-    let model = load(path)?;
-    println!("Weights from {path}.");
-    Ok(model)
 }
 
 fn set_trainable(

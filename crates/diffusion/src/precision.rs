@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Error, Result, bail};
+use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 /// The precision in which a network computes. Its weights are `float32` in either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// Everything in `float32`.
     Float32,

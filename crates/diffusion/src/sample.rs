@@ -6,26 +6,22 @@
 //! of it: `eta` 1 over all steps is DDPM (Ho et al. 2020, algorithm 2), `eta` 0 is DDIM, which draws nothing new and
 //! so may take few steps.
 
+mod samples;
+
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use crate::crew::map_ranges;
 use crate::data::SIDE;
-use crate::figure::{Figure, animation, grid, rows_with_captions};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::rng::Rng;
-use crate::schedule::{Schedule, centred, to_pixels};
+use crate::schedule::{Schedule, centred};
 use crate::unet::{CLASSES, Unet};
+pub use samples::Samples;
 
 /// How many images pass through the network at once.
 const BATCH: usize = 64;
-/// How many frames of a long way are kept for strips and animations.
-const FRAMES: usize = 60;
-/// How many images they show.
-const SHOWN: i64 = 64;
-/// How many images and frames an animation has, and in how many columns: noise cannot be compressed.
-const ANIMATED: (i64, usize, usize) = (24, 30, 8);
 
 /// Something that finds the noise in an image.
 pub trait NoiseModel {
@@ -233,6 +229,16 @@ impl<'a, M: NoiseModel> Steps<'a, M> {
         })
     }
 
+    /// The images as they are now, `(N, 1, 28, 28)`, pixels in `[-1, 1]` and noise beyond.
+    pub fn now(&self) -> Tensor {
+        self.x.shallow_clone()
+    }
+
+    /// The step of the schedule at which the images are now: `None` at the end.
+    pub fn ahead(&self) -> Option<usize> {
+        self.ahead.last().copied()
+    }
+
     /// The noise that the model sees, guidance included.
     fn noise(&self, t: usize) -> Result<Tensor> {
         let strength = self.sampler.guidance;
@@ -290,6 +296,16 @@ impl<M: NoiseModel> Iterator for Steps<'_, M> {
         }
         Some(step)
     }
+}
+
+/// What to draw, an image of each of these classes: `asked(&[7; 10])` ten sevens.
+pub fn asked(classes: &[i64]) -> Vec<Option<i64>> {
+    classes.iter().copied().map(Some).collect()
+}
+
+/// So many classes, 0 to 9 in turn.
+pub fn in_turn(images: usize) -> Vec<i64> {
+    (0..CLASSES).cycle().take(images).collect()
 }
 
 /// New images for these classes, from pure noise: `sample(&unet, &schedule, &Sampler::ddim(25), &[Some(7); 10])?`.
@@ -409,107 +425,4 @@ fn check_square(images: &Tensor) -> Result<usize> {
         images.kind()
     );
     Ok(shape[0] as usize)
-}
-
-/// New images, and the way to them.
-#[derive(Debug)]
-pub struct Samples {
-    /// The images, `(N, 1, 28, 28)` in `[0, 1]`.
-    pub images: Tensor,
-    /// The first images on their way, `(≤ 64, 1, 28, 28)`, and the step at which they are so: `None` at the end.
-    way: Vec<(Option<usize>, Tensor)>,
-    /// The guesses at the final images, and the step from which they were made.
-    guesses: Vec<(Option<usize>, Tensor)>,
-}
-
-impl Samples {
-    fn of<M: NoiseModel>(steps: Steps<'_, M>) -> Result<Samples> {
-        // A copy of the first few: a view would keep all of them in memory.
-        let few = |x: &Tensor| x.narrow(0, 0, x.size()[0].min(SHOWN)).copy();
-        let every = steps.ahead.len().div_ceil(FRAMES).max(1);
-        let mut from = steps.ahead.last().copied();
-        let mut way = vec![(from, few(&steps.x))];
-        let mut guesses = Vec::new();
-        let mut last = steps.x.shallow_clone();
-        for (at, step) in steps.enumerate() {
-            let Step { t, x, x0 } = step?;
-            if (at + 1) % every == 0 || t.is_none() {
-                way.push((t, few(&x)));
-                guesses.push((from, few(&x0)));
-            }
-            (from, last) = (t, x);
-        }
-        Ok(Samples {
-            images: to_pixels(&last),
-            way,
-            guesses,
-        })
-    }
-
-    /// The images in a grid.
-    pub fn grid(&self, columns: usize) -> Figure {
-        let count = self.images.size()[0];
-        grid(&self.images, columns).alt(&format!("A grid of {count} generated digits"))
-    }
-
-    /// Some images (at most 64) on their way, from noise to digit, below each other. The columns are steps of the schedule.
-    pub fn strip(&self, images: usize) -> Figure {
-        rows_of(&self.way, images, "on their way from noise to digit")
-    }
-
-    /// What the network thought that the final images are (at most 64), seen from steps on the way.
-    pub fn guesses(&self, images: usize) -> Figure {
-        rows_of(
-            &self.guesses,
-            images,
-            "as the network guessed them on the way",
-        )
-    }
-
-    /// The way from noise to digits as an animation: up to 24 images in a grid.
-    pub fn animate(&self) -> Figure {
-        let (most, frames, columns) = ANIMATED;
-        let images = self.images.size()[0].min(most);
-        let every = self.way.len().div_ceil(frames).max(1);
-        // Counted from the end, so that the finished images are among them.
-        let last_first = self.way.iter().rev().step_by(every);
-        let mut chosen: Vec<Tensor> = last_first
-            .map(|(_, x)| to_pixels(&x.narrow(0, 0, images)))
-            .collect();
-        chosen.reverse();
-        animation(&chosen, columns).alt(&format!(
-            "An animation: {images} digits take shape out of noise"
-        ))
-    }
-
-    /// Shows the images in a notebook.
-    pub fn evcxr_display(&self) {
-        self.grid(16).evcxr_display();
-    }
-}
-
-/// A row for each of the first images, and a column for some of the frames, evenly spread.
-fn rows_of(frames: &[(Option<usize>, Tensor)], images: usize, what: &str) -> Figure {
-    const COLUMNS: usize = 10;
-    let columns = COLUMNS.min(frames.len());
-    let between = columns.saturating_sub(1).max(1);
-    let chosen: Vec<&(Option<usize>, Tensor)> = (0..columns)
-        .filter_map(|at| frames.get((at * (frames.len() - 1) + between / 2) / between))
-        .collect();
-    let caption = |t: &Option<usize>| t.map_or("image".to_owned(), |t| t.to_string());
-    let captions: Vec<String> = chosen.iter().map(|(t, _)| caption(t)).collect();
-    let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-    let most = frames.first().map_or(0, |(_, x)| x.size()[0]);
-    let rows: Vec<(&str, Tensor)> = (0..most.min(images as i64))
-        .map(|image| {
-            let row: Vec<Tensor> = chosen.iter().map(|(_, x)| x.narrow(0, image, 1)).collect();
-            ("", to_pixels(&Tensor::cat(&row, 0)))
-        })
-        .collect();
-    let alt = format!(
-        "{} digits {what}, at the steps {}",
-        rows.len(),
-        captions.join(", ")
-    );
-    rows_with_captions(&rows, &captions).alt(&alt)
 }

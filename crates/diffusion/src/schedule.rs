@@ -32,7 +32,7 @@ impl Schedule {
     /// The two ends were chosen for 1,000 steps: with many fewer the last step is far from pure noise.
     ///
     /// # Errors
-    /// Steps of 0, or so many (about 6,900) that nothing is left of an image.
+    /// Steps of 0, or so many (about 6,800) that nothing is left of an image.
     pub fn linear(steps: usize) -> Result<Schedule> {
         check_steps(steps)?;
         Schedule::from_betas(Array1::linspace(1e-4, 0.02, steps))
@@ -69,7 +69,8 @@ impl Schedule {
     /// A schedule of one's own: the share of noise that each step adds.
     ///
     /// # Errors
-    /// No betas, or one that is not between 0 and 1: what is left of the image would not fall from step to step.
+    /// No betas, one that is not between 0 and 1 (what is left of the image would not fall from step to step), or so many
+    /// that less than 1e-30 is left.
     pub fn from_betas(betas: Array1<f64>) -> Result<Schedule> {
         check_steps(betas.len())?;
         if let Some((step, beta)) = betas
@@ -86,14 +87,7 @@ impl Schedule {
             left *= 1.0 - beta;
             left
         });
-        let mut before = 1.0;
-        for (step, &left) in alpha_bar.iter().enumerate() {
-            ensure!(
-                left > LEAST_LEFT && left < before,
-                "after step {step} {left:e} of the image is left, and {before:e} before it; expected a number that falls from step to step and stays above {LEAST_LEFT:e}: fewer steps, or other betas"
-            );
-            before = left;
-        }
+        check_falling(&alpha_bar)?;
         Ok(Schedule { betas, alpha_bar })
     }
 
@@ -103,14 +97,7 @@ impl Schedule {
     /// No steps, or values that do not fall from step to step, between 1 and 0.
     pub fn from_alpha_bar(alpha_bar: Array1<f64>) -> Result<Schedule> {
         check_steps(alpha_bar.len())?;
-        let mut before = 1.0;
-        for (step, &left) in alpha_bar.iter().enumerate() {
-            ensure!(
-                left > LEAST_LEFT && left < before,
-                "alpha_bar at step {step} is {left}, and {before} before it; expected values that fall from step to step, from below 1 to above {LEAST_LEFT:e}"
-            );
-            before = left;
-        }
+        check_falling(&alpha_bar)?;
         let mut before = 1.0;
         let betas = alpha_bar.mapv(|left| {
             let beta = 1.0 - left / before;
@@ -246,6 +233,18 @@ impl Schedule {
     }
 }
 
+fn check_falling(alpha_bar: &Array1<f64>) -> Result<()> {
+    let mut before = 1.0;
+    for (step, &left) in alpha_bar.iter().enumerate() {
+        ensure!(
+            left > LEAST_LEFT && left < before,
+            "alpha_bar at step {step} is {left:?}, and {before:?} before it; expected values that fall from step to step, from below 1 to above {LEAST_LEFT:e}: fewer steps, or other betas"
+        );
+        before = left;
+    }
+    Ok(())
+}
+
 fn check_steps(steps: usize) -> Result<()> {
     ensure!(
         (1..=MOST_STEPS).contains(&steps),
@@ -362,8 +361,8 @@ mod tests {
         let betas = |values: &[f64]| Schedule::from_betas(Array1::from(values.to_vec()));
         assert!(text(betas(&[0.1, 1.5])).contains("step 1 is 1.5"));
         assert!(text(betas(&[0.1, f64::NAN])).contains("NaN"));
-        assert!(text(betas(&[0.9; 100])).contains("of the image is left"));
-        assert!(text(betas(&[1e-17])).contains("of the image is left"));
+        assert!(text(betas(&[0.9; 100])).contains("fewer steps"));
+        assert!(text(betas(&[1e-17])).contains("fewer steps"));
         assert!(text(Schedule::linear(100_000)).contains("fewer steps"));
         let left = |values: &[f64]| Schedule::from_alpha_bar(Array1::from(values.to_vec()));
         assert!(text(left(&[0.9, 0.95])).contains("step 1 is 0.95, and 0.9 before it"));

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 
 use crate::classifier::Classifier;
 use crate::data::Split;
+use crate::layers::check_images;
 use crate::show::Table;
 
 /// How many training images, and how many others, are compared at once.
@@ -106,7 +107,8 @@ fn eigenvalues(symmetric: &Tensor) -> Result<Tensor> {
 }
 
 /// The Fréchet distance between two disjoint samples of real images, each of so many: what that of a perfect model would
-/// be. The two are every other image, as MNIST's test images come from one group of writers first and another after it.
+/// be. The two are [chosen evenly](evenly_chosen), as MNIST's test images come from one group of writers first and
+/// another after it.
 ///
 /// # Errors
 /// When there are not twice as many images.
@@ -117,23 +119,30 @@ pub fn frechet_floor(classifier: &Classifier, split: &Split, count: usize) -> Re
         split.len(),
         split.len() / 2
     );
-    let features = |offset| classifier.features(&every_other(split, count, offset)?);
+    let features = |offset| features_of(classifier, &evenly_chosen(split, count, offset)?);
     frechet_distance(&features(0)?, &features(1)?)
 }
 
-/// Every other image, so many of them, from the first (0) or the second (1) on: a sample of all the split's writers.
+/// So many images, evenly chosen from the whole split, from its first (0) or its second (1) on: a sample of all its
+/// writers. The two have no image in common.
 ///
 /// # Errors
 /// When there are not twice as many images.
-pub fn every_other(split: &Split, count: usize, offset: usize) -> Result<Tensor> {
+pub fn evenly_chosen(split: &Split, count: usize, offset: usize) -> Result<Split> {
     ensure!(
-        offset < 2 && 2 * count <= split.len(),
-        "every other image from {offset} on, {count} of them, cannot be had from {}",
-        split.len()
+        count > 0 && offset < 2 && 2 * count <= split.len(),
+        "{count} images from {offset} on cannot be chosen evenly from {}; expected 1 to {}, from 0 or 1 on",
+        split.len(),
+        split.len() / 2
     );
-    let step = split.len() / count.max(1) / 2 * 2;
+    // An even step, so that the two samples keep out of each other's way.
+    let step = split.len() / count / 2 * 2;
     let indices: Vec<i64> = (0..count).map(|at| (at * step + offset) as i64).collect();
-    split.batch(&indices)
+    split.select(&indices)
+}
+
+fn features_of(classifier: &Classifier, split: &Split) -> Result<Array2<f64>> {
+    classifier.features(&split.images(split.len())?)
 }
 
 /// How varied the images of each class are beside real ones: the root of the mean squared distance from the class's
@@ -154,9 +163,8 @@ pub fn spread(
         classes.len()
     );
     let ours = spread_within(&classifier.features(images)?, classes)?;
-    let n = classes.len().min(real.len());
-    let labels = Vec::<i64>::try_from(real.labels(n)?)?;
-    let theirs = spread_within(&classifier.features(&real.images(n)?)?, &labels)?;
+    let real = evenly_chosen(real, classes.len().min(real.len() / 2), 0)?;
+    let theirs = spread_within(&features_of(classifier, &real)?, &real.labels(real.len())?)?;
     Ok(ours / theirs)
 }
 
@@ -196,11 +204,8 @@ fn spread_within(features: &Array2<f64>, classes: &[i64]) -> Result<f64> {
 /// # Errors
 /// Images of another shape.
 pub fn nearest(images: &Tensor, split: &Split) -> Result<Vec<(usize, f64)>> {
+    check_images(images)?;
     let shape = images.size();
-    ensure!(
-        shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, 28, 28],
-        "expected images of shape (N, 1, 28, 28); these have {shape:?}"
-    );
     if shape[0] > OTHERS {
         let parts = images.split(OTHERS, 0);
         let parts: Vec<_> = parts
@@ -278,14 +283,16 @@ pub struct GenerationScores {
     pub floor: f64,
     /// [`spread`]
     pub spread: f64,
-    /// [`copies`]
+    /// [`copies`], of the first 1,000 images.
     pub copies: f64,
 }
 
 /// Judges generated images: `images` `(N, 1, 28, 28)` in `[0, 1]`, `classes` what each was to show.
 ///
 /// Distances are taken from `unseen`, images that neither the generator nor the classifier has learnt from; at least
-/// twice as many as are judged, else fewer of the generated ones count for the distances.
+/// twice as many as are judged, else fewer of the generated ones count for the distances. Ask for each class as often as
+/// real images show it: the distance counts a wrong mixture, too. Below some hundreds of images, fewer than a few for each of
+/// the 128 features, distance and floor say little.
 ///
 /// # Errors
 /// As the scores themselves.
@@ -299,7 +306,7 @@ pub fn judge(
     let count = (classes.len()).min(unseen.len() / 2);
     let accuracy = class_accuracy(classifier, images, classes)?;
     let ours = classifier.features(&images.narrow(0, 0, count as i64))?;
-    let real = classifier.features(&every_other(unseen, count, 0)?)?;
+    let real = features_of(classifier, &evenly_chosen(unseen, count, 0)?)?;
     Ok(GenerationScores {
         images: classes.len(),
         accuracy,
@@ -389,6 +396,31 @@ mod tests {
         assert!(text(&array![[1.0, 2.0]]).contains("(1, 2)"));
         assert!(text(&array![[1.0], [2.0]]).contains("(2, 1)"));
         assert!(text(&array![[1.0, f64::NAN], [2.0, 3.0]]).contains("not finite"));
+    }
+
+    #[test]
+    fn two_even_choices_have_no_image_in_common() {
+        // Each image is known by its first pixel.
+        let images = Tensor::zeros([21, 1, 28, 28], (Kind::Float, tch::Device::Cpu));
+        let numbers = Tensor::arange(21, (Kind::Float, tch::Device::Cpu)) / 255.0;
+        images
+            .select(1, 0)
+            .select(1, 0)
+            .select(1, 0)
+            .copy_(&numbers);
+        let split = Split::of(&images, &[0; 21]).unwrap();
+        let chosen = |count, offset| -> Vec<i64> {
+            let chosen = evenly_chosen(&split, count, offset).unwrap();
+            let images = chosen.images(count).unwrap() * 255.0;
+            let first = images.select(1, 0).select(1, 0).select(1, 0).round();
+            Vec::try_from(first.to_kind(Kind::Int64)).unwrap()
+        };
+        assert_eq!(chosen(3, 0), [0, 6, 12]);
+        assert_eq!(chosen(3, 1), [1, 7, 13]);
+        assert_eq!(chosen(10, 1), [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
+        let error = evenly_chosen(&split, 11, 0).unwrap_err().to_string();
+        assert!(error.contains("expected 1 to 10"), "{error}");
+        assert!(evenly_chosen(&split, 3, 2).is_err());
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub(crate) fn in_notebook() -> bool {
     std::env::var_os("EVCXR_IS_RUNTIME").is_some()
 }
 
+/// Whether a notebook is run from top to bottom with nobody in front of it, as tests do: what moves is then shown as it is
+/// in the end.
+pub(crate) fn nobody_watches() -> bool {
+    std::env::var_os("DIFFUSION_NOBODY_WATCHES").is_some()
+}
+
 /// Writes everything at once, so that a thread that prints meanwhile cannot come between.
 fn write(contents: &[(&str, &str)]) {
     let block: String = contents
@@ -43,13 +49,23 @@ pub struct Table {
     pub head: Vec<&'static str>,
     /// The cells, row by row.
     pub rows: Vec<Vec<String>>,
-    /// Which rows stand out.
+    /// Which rows stand out; those beyond its end do not.
     pub bold: Vec<bool>,
     /// What stands below.
     pub caption: String,
 }
 
 impl Table {
+    /// A table in which no row stands out.
+    pub fn new(head: &[&'static str], rows: Vec<Vec<String>>, caption: &str) -> Table {
+        Table {
+            head: head.to_vec(),
+            rows,
+            bold: Vec::new(),
+            caption: caption.to_owned(),
+        }
+    }
+
     /// Shows the table in a notebook.
     pub fn evcxr_display(&self) {
         let head: String = self
@@ -60,8 +76,8 @@ impl Table {
         let rows: String = self
             .rows
             .iter()
-            .zip(&self.bold)
-            .map(|(row, &bold)| html_row(row, bold))
+            .enumerate()
+            .map(|(at, row)| html_row(row, self.bold.get(at).is_some_and(|&bold| bold)))
             .collect();
         let table = format!(
             "<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{}</p>",

@@ -2,12 +2,14 @@
 
 mod adam;
 mod average;
+mod background;
 mod checkpoint;
 mod config;
 mod history;
 mod learner;
 mod noise_prediction;
 mod objective;
+mod panel;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -17,19 +19,22 @@ use tch::{Kind, Tensor};
 
 use crate::crew::{Crew, hands, with_crew};
 use crate::data::Split;
+use crate::denoiser::Denoiser;
 use crate::memory::check_memory;
-use crate::model::{Forward, Model};
+use crate::model::Model;
 use crate::precision::Precision;
 use crate::rng::Rng;
 
 use adam::Adam;
 use average::Average;
+pub use background::{Training, digits_drawn, fit_in_background, fit_with_in_background};
 use checkpoint::Checkpoint;
 pub use config::{Decay, FitConfig, Keep, Noise};
 pub use history::{Epoch, History, PrintLines};
 use learner::{Answer, Job, Learner};
 pub use noise_prediction::NoisePrediction;
 pub use objective::{Classification, Denoising, Measures, Objective, Validation};
+pub use panel::Panel;
 
 /// How many held-out images a thread judges at once.
 const VALIDATION_BATCH: usize = 250;
@@ -95,7 +100,7 @@ pub struct Plan {
 /// # Ok(())
 /// # }
 /// ```
-pub fn fit<M: Forward>(model: &mut M, data: &Split, config: &FitConfig) -> Result<History> {
+pub fn fit<M: Denoiser>(model: &mut M, data: &Split, config: &FitConfig) -> Result<History> {
     let objective = Denoising::of(config)?;
     match config.quiet {
         true => fit_with(model, data, &objective, config, &mut ()),
@@ -110,7 +115,7 @@ pub fn fit<M: Forward>(model: &mut M, data: &Split, config: &FitConfig) -> Resul
 /// optimizer writes anew at every step from the `float32` weights that it keeps.
 ///
 /// # Errors
-/// As [`fit`].
+/// As [`fit`]; a [`FitConfig::checkpoint`] that is there already, for it would be lost.
 pub fn fit_with<M: Model>(
     model: &mut M,
     data: &Split,
@@ -118,6 +123,13 @@ pub fn fit_with<M: Model>(
     config: &FitConfig,
     observer: &mut impl Observer<M>,
 ) -> Result<History> {
+    if let Some(path) = &config.checkpoint {
+        ensure!(
+            !path.exists(),
+            "{} holds a training already: go on with it by `resume`, or delete it to begin anew",
+            path.display()
+        );
+    }
     train(model, data, objective, config, observer, None)
 }
 
@@ -184,11 +196,11 @@ fn train<M: Model>(
         precision: config.precision,
         measures: objective.measures(),
     };
-    let training = Training {
+    let run = Run {
         plan,
         hands: learners.len(),
         config,
-        settings: checkpoint::settings(model, config, objective, &plan),
+        settings: checkpoint::settings(model, config, objective, &plan)?,
     };
     with_crew(
         learners,
@@ -197,15 +209,15 @@ fn train<M: Model>(
         |crew| {
             let mut state = State::new(Adam::new(weights, copies, config.threads)?, config, plan);
             if let Some(checkpoint) = earlier {
-                state.restore(checkpoint, &training.settings)?;
+                state.restore(checkpoint, &run.settings)?;
             }
-            training.run(model, crew, state, observer)
+            run.through(model, crew, state, observer)
         },
     )
 }
 
 /// What stays the same while a training runs.
-struct Training<'a> {
+struct Run<'a> {
     plan: Plan,
     hands: usize,
     config: &'a FitConfig,
@@ -245,8 +257,8 @@ impl State {
 
 type Workers = Crew<Job, Result<Answer>>;
 
-impl Training<'_> {
-    fn run<M>(
+impl Run<'_> {
+    fn through<M>(
         &self,
         model: &M,
         crew: &Workers,
@@ -255,13 +267,20 @@ impl Training<'_> {
     ) -> Result<History> {
         let (config, plan) = (self.config, &self.plan);
         let first = state.adam.copy_weights();
+        if let (Some(path), true) = (&config.checkpoint, state.history.epochs.is_empty()) {
+            // So that a training that ends within its first epoch can be gone on with as well, and that a place
+            // that cannot be written to is found now and not after an epoch.
+            state.save(path, &self.settings)?;
+        }
         let mut unsaved = None;
         observer.start(plan);
         for epoch in state.history.epochs.len()..config.epochs {
             let started = Instant::now();
             let (loss, flow) = self.epoch(model, crew, &mut state, observer, epoch, &first)?;
             if !state.adam.is_finite() {
-                return Err(self.diverged(&mut state, &first, "weights are no numbers any more"));
+                let batches = state.history.batch_losses.len();
+                let what = "weights are no numbers any more";
+                return Err(self.diverged(&mut state, &first, what, batches));
             }
             // From here on the model is what it would be if the training ended now.
             state.exchange();
@@ -317,7 +336,8 @@ impl Training<'_> {
         for batch in order.chunks(config.batch_size) {
             let (loss, gradients) = self.learn(crew, batch, epoch as u64)?;
             if !loss.is_finite() {
-                return Err(self.diverged(state, first, &format!("loss is {loss}")));
+                let batches = state.history.batch_losses.len() + 1;
+                return Err(self.diverged(state, first, &format!("loss is {loss}"), batches));
             }
             let losses = &mut state.history.batch_losses;
             let done = losses.len() as f64 / (plan.epochs * plan.batches) as f64;
@@ -338,12 +358,11 @@ impl Training<'_> {
     }
 
     /// A network is never left in ruins: it gets back its best weights, or its first.
-    fn diverged(&self, state: &mut State, first: &[Tensor], what: &str) -> Error {
+    fn diverged(&self, state: &mut State, first: &[Tensor], what: &str, batches: usize) -> Error {
         let sound = state.best.as_ref().map_or(first, |(_, weights)| weights);
         state.adam.restore_weights(sound);
         anyhow!(
-            "the {what} after {} batches: training has diverged; try a learning rate below {}",
-            state.history.batch_losses.len() + 1,
+            "the {what} after {batches} batches: training has diverged; try a learning rate below {}",
             self.config.learning_rate,
         )
     }

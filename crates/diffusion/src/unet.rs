@@ -8,7 +8,6 @@
 //! that nothing is computed at 28x28, where a pixel costs most and sees least. And all channels come in
 //! sixteens, which is what the kernels of [`conv`](crate::conv) and [`norm`](crate::norm) are made for.
 
-use std::path::Path;
 use std::slice::Iter;
 
 use anyhow::{Result, ensure};
@@ -17,8 +16,10 @@ use tch::{Kind, Tensor};
 
 use crate::conv::Activation;
 use crate::data::SIDE;
-use crate::layers::{convolutional, convolve, dense, embedding, linear, norm, norm_silu};
-use crate::model::{Layer, Model, load_first, saved_config};
+use crate::layers::{
+    assert_images, convolutional, convolve, dense, embedding, linear, norm, norm_silu,
+};
+use crate::model::{Layer, Model};
 use crate::rng::Rng;
 
 /// How many classes there are; the class after the last one stands for "none".
@@ -101,30 +102,22 @@ impl Unet {
         Ok(Unet { config, layers })
     }
 
-    /// A network with the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// As [`Model::load_weights`].
-    pub fn load(path: impl AsRef<Path>) -> Result<Unet> {
-        let path = path.as_ref();
-        let mut unet = Unet::new(saved_config(path, Unet::KIND)?)?;
-        unet.load_weights(path)?;
-        Ok(unet)
-    }
-
-    /// A network with the weights of the first of these checkpoints that exists. Says which one it was.
-    ///
-    /// # Errors
-    /// When none of them exists, or the one that does is not a checkpoint of this model.
-    pub fn load_first(paths: &[&str]) -> Result<Unet> {
-        load_first(paths, |path| Unet::load(path))
-    }
-
     /// The noise in images `(N, 1, 28, 28)` with pixels in `[-1, 1]`: the same shape.
     ///
     /// `times` `(N,)` are steps of the schedule, in any kind; `classes` `(N,)` are `int64` in `0..=10`, where
     /// 10 stands for "none". Computes in the kind of the images.
+    ///
+    /// # Panics
+    /// Tensors of other shapes.
     pub fn forward(&self, x: &Tensor, times: &Tensor, classes: &Tensor) -> Tensor {
+        assert_images(x);
+        let images = x.size()[0];
+        assert!(
+            times.size() == [images] && classes.size() == [images],
+            "the network takes a time and a class for each of {images} images; got {:?} and {:?}",
+            times.size(),
+            classes.size()
+        );
         let mut layers = Cursor(self.layers.iter());
         layers.next(); // the image
         let code = linear(&waves(times, x.kind()), layers.next()).silu();
@@ -149,9 +142,14 @@ impl Unet {
 
 impl Model for Unet {
     const KIND: &'static str = "unet";
+    type Config = UnetConfig;
 
-    fn config(&self) -> serde_json::Value {
-        serde_json::json!({ "seed": self.config.seed, "width": self.config.width })
+    fn build(config: UnetConfig) -> Result<Unet> {
+        Unet::new(config)
+    }
+
+    fn config(&self) -> &UnetConfig {
+        &self.config
     }
 
     fn layers(&self) -> &[Layer] {

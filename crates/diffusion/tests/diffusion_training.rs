@@ -8,9 +8,7 @@ use diffusion::train::{Epoch, Observer, Plan};
 use tch::Device;
 
 fn few(n: usize) -> Split {
-    let mnist = Mnist::load().unwrap();
-    let rest = mnist.train.len() - n;
-    mnist.train.hold_out(rest).unwrap().0
+    Mnist::load().unwrap().train.first(n).unwrap()
 }
 
 fn small() -> Unet {
@@ -149,6 +147,88 @@ fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
     }
 }
 
+/// Ends a training after so many batches.
+struct StopAtBatch(usize);
+
+impl<M> Observer<M> for StopAtBatch {
+    fn batch(&mut self, _: &Plan, _: &M, batch: usize, _: f64) -> ControlFlow<()> {
+        match batch >= self.0 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[test]
+fn a_training_that_ended_within_its_first_epoch_can_be_gone_on_with_but_not_be_lost() {
+    let split = few(200);
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = Schedule::cosine(100).unwrap();
+    let config = |checkpoint: bool| FitConfig {
+        epochs: 2,
+        batch_size: 50,
+        validation: 50,
+        checkpoint: checkpoint.then(|| folder.path().join("run")),
+        quiet: true,
+        ..FitConfig::default()
+    };
+    let objective = NoisePrediction::of(&config(false), &schedule, 0.1).unwrap();
+    let mut unbroken = small();
+    fit_with(&mut unbroken, &split, &objective, &config(false), &mut ()).unwrap();
+    let stop = &mut StopAtBatch(2);
+    let part = fit_with(&mut small(), &split, &objective, &config(true), stop).unwrap();
+    assert_eq!((part.batch_losses.len(), part.stopped), (2, true));
+    let error = fit_with(&mut small(), &split, &objective, &config(true), &mut ()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("holds a training already: go on with it by `resume`"),
+        "{error}"
+    );
+    let mut resumed = small();
+    resume(&mut resumed, &split, &objective, &config(true), &mut ()).unwrap();
+    assert_eq!(weights(&resumed), weights(&unbroken));
+}
+
+#[test]
+fn the_unet_learns_to_denoise_in_one_step_as_the_cnn_does() {
+    let mut unet = UnetDenoiser::new(UnetConfig {
+        width: 16,
+        ..UnetConfig::default()
+    })
+    .unwrap();
+    let config = FitConfig {
+        epochs: 2,
+        batch_size: 32,
+        validation: 0,
+        quiet: true,
+        ..FitConfig::default()
+    };
+    fit(&mut unet, &few(3_000), &config).unwrap();
+    let test = Mnist::load().unwrap().test.first(500).unwrap();
+    let noisy = score(&test, 0.5, |noisy| Ok(noisy.shallow_clone())).unwrap();
+    let denoised = score(&test, 0.5, |noisy| unet.denoise(noisy)).unwrap();
+    assert!(denoised.psnr > noisy.psnr + 6.0, "{denoised:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("denoiser.safetensors");
+    unet.save(&path).unwrap();
+    assert_eq!(weights(&UnetDenoiser::load(&path).unwrap()), weights(&unet));
+    // The same layers, but another task.
+    let error = format!("{:#}", Unet::load(&path).unwrap_err());
+    assert!(error.contains("expected \"unet\""), "{error}");
+}
+
+#[test]
+#[should_panic(expected = "a time and a class for each of 3 images; got [1] and [3]")]
+fn a_unet_does_not_guess_what_a_missing_time_may_have_been() {
+    let x = Tensor::zeros([3, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let (one, three) = (
+        Tensor::from_slice(&[5i64]),
+        Tensor::from_slice(&[1i64, 2, 3]),
+    );
+    let _ = small().forward(&x, &one, &three);
+}
+
 #[test]
 fn a_checkpoint_that_is_not_this_trainings_is_refused() {
     let split = few(200);
@@ -224,7 +304,7 @@ fn the_classifier_learns_to_read() {
     let objective = Classification::of(&config);
     let history = fit_with(&mut classifier, &few(6_500), &objective, &config, &mut ()).unwrap();
     let images = mnist.test.images(2_000).unwrap();
-    let labels = Vec::<i64>::try_from(mnist.test.labels(2_000).unwrap()).unwrap();
+    let labels = mnist.test.labels(2_000).unwrap();
     let accuracy = class_accuracy(&classifier, &images, &labels).unwrap();
     assert!(accuracy > 0.85, "{accuracy}");
     assert!(history.to_string().contains("% right"), "{history}");

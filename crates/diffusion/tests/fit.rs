@@ -9,9 +9,7 @@ use diffusion::train::{Measures, Objective, Observer, Plan, Validation, fit_with
 
 /// The first images of the test split: small enough to train on in a test.
 fn few(n: usize) -> Split {
-    let test = Mnist::load().unwrap().test;
-    let (first, _) = test.hold_out(test.len() - n).unwrap();
-    first
+    Mnist::load().unwrap().test.first(n).unwrap()
 }
 
 fn weights(cnn: &Cnn) -> Vec<Tensor> {

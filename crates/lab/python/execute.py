@@ -31,6 +31,7 @@ from page import page
 DIED = "Subprocess terminated"
 KERNELSPEC = {"display_name": "Rust", "language": "rust", "name": "rust"}
 LANGUAGE = {"codemirror_mode": "rust", "file_extension": ".rs", "mimetype": "text/rust", "name": "Rust"}
+SLOWEST = 5  # how many slow cells a report names
 TRANSIENT = ("execution", "ExecuteTime", "trusted", "scrolled")
 
 
@@ -76,14 +77,16 @@ def judge(cell, result: Result, limit: float):
     return found
 
 
-def run_cells(notebook, kernel: Kernel, limit: float, progress) -> list:
-    """Runs the code cells, leaves their outputs in the notebook, and returns the failures."""
-    failures, cells = [], [cell for cell in notebook.cells if cell.cell_type == "code"]
+def run_cells(notebook, kernel: Kernel, limit: float, progress) -> tuple[list, list]:
+    """Runs the code cells, leaves their outputs in the notebook, and returns the failures and the seconds of each cell."""
+    failures, seconds, cells = [], [], [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(cells, 1):
         if not cell.source.strip():
             continue
         progress(number, len(cells))
+        start = time.monotonic()
         result = kernel.run(cell.source, limit)
+        seconds.append({"cell": number, "seconds": round(time.monotonic() - start, 1)})
         # evcxr shows results when the cell ends, but printed lines may overtake or trail them.
         cell.outputs = sorted(result.outputs, key=lambda o: o.output_type != "stream")
         cell.execution_count = number
@@ -103,7 +106,7 @@ def run_cells(notebook, kernel: Kernel, limit: float, progress) -> list:
             failures.append({"cell": number, "kind": kind, "text": text})
             if lost:
                 break
-    return failures
+    return failures, seconds
 
 
 def tidy(notebook):
@@ -128,7 +131,7 @@ def save(text: str, path: Path):
 
 def run_notebook(path: Path, arguments, progress) -> dict:
     """Runs one notebook of the work folder, writes its executed copy and page; its part of the report."""
-    start, cells, failures = time.monotonic(), 0, []
+    start, cells, failures, seconds_of_cells = time.monotonic(), 0, [], []
     try:
         notebook = nbformat.read(path, as_version=4)
         tidy(notebook)
@@ -139,14 +142,15 @@ def run_notebook(path: Path, arguments, progress) -> dict:
     else:
         try:
             with Kernel(path.parent, arguments.out / f"{path.stem}.log") as kernel:
-                failures = run_cells(notebook, kernel, arguments.timeout, progress)
+                failures, seconds_of_cells = run_cells(notebook, kernel, arguments.timeout, progress)
         except DidNotStart as error:
             failures = [{"cell": 0, "kind": "error", "text": str(error)}]
         save(nbformat.writes(notebook), arguments.out / path.name)
         if not arguments.no_html:
             save(page(notebook, path), arguments.out / f"{path.stem}.html")
     seconds = round(time.monotonic() - start, 1)
-    return {"name": path.name, "cells": cells, "seconds": seconds, "failures": failures}
+    slowest = sorted(seconds_of_cells, key=lambda cell: -cell["seconds"])[:SLOWEST]
+    return {"name": path.name, "cells": cells, "seconds": seconds, "slowest": slowest, "failures": failures}
 
 
 def show_progress(number: int, cells: int):
@@ -158,7 +162,9 @@ def show_progress(number: int, cells: int):
 def show_report(report: dict):
     """How one notebook went, and all that is known of each failure."""
     bad = len(report["failures"])
+    slowest = ", ".join(f"cell {cell['cell']} {cell['seconds']} s" for cell in report["slowest"])
     line = f"      {f'{bad} FAILED' if bad else 'ok'}, {report['cells']} code cells, {report['seconds']} s"
+    line += f"; slowest: {slowest}" if slowest else ""
     print(f"\r{line:<40}" if sys.stdout.isatty() else line, flush=True)
     for item in report["failures"]:
         print(f"      {report['name']}, code cell {item['cell']}, {item['kind']}:")

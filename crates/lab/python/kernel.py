@@ -75,7 +75,9 @@ class Kernel:
     def __enter__(self):
         try:
             with self.log.open("wb") as log:
-                self.manager.start_kernel(cwd=str(self.folder), stdout=log, stderr=log)
+                # What follows a training in a browser waits for its end here, and shows that.
+                env = os.environ | {"DIFFUSION_NOBODY_WATCHES": "1"}
+                self.manager.start_kernel(cwd=str(self.folder), env=env, stdout=log, stderr=log)
             self.group = getattr(self.manager.provisioner, "pgid", None)
             self.client = self.manager.client()
             self.client.start_channels()

@@ -35,6 +35,8 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
         // A kernel that must first compile an edited support crate is slow to come, not dead.
         "--MappingKernelManager.kernel_info_timeout=300",
     ]);
+    // So that a panel which followed a training can be kept in the notebook when the training has ended.
+    lab.arg("--LabApp.expose_app_in_browser=True");
     // On this machine only and with a token, it does no harm as root, which containers are.
     lab.arg("--ServerApp.allow_root=True");
     let no_screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"]

@@ -91,7 +91,7 @@ pub fn animation(frames: &[Tensor], columns: usize) -> Figure {
         );
         let grids: Vec<(Vec<u8>, usize, usize)> = frames
             .iter()
-            .map(|frame| Ok(grey_grid(&grey_bytes(frame)?, columns)))
+            .map(|frame| Ok(grey_grid(&grey_bytes(frame)?, columns, 2)))
             .collect::<Result<_>>()?;
         let sizes = |(_, width, height): &(Vec<u8>, usize, usize)| (*width, *height);
         ensure!(
@@ -106,10 +106,18 @@ pub fn animation(frames: &[Tensor], columns: usize) -> Figure {
     Figure::new(draw(), format!("An animation of {digits} digits"))
 }
 
-/// Digits of two pixels each in a grid, as grey bytes with width and height.
-fn grey_grid(digits: &[u8], columns: usize) -> (Vec<u8>, usize, usize) {
-    const ZOOM: usize = 2;
-    let (side, gap) = (ZOOM * SIDE as usize, 2);
+/// Digits in a line as a PNG of one pixel for each of theirs, as an address that holds the picture itself. A page
+/// enlarges it.
+pub(crate) fn line_of_digits(images: &Tensor) -> Result<String> {
+    let bytes = grey_bytes(images)?;
+    let (grey, width, height) = grey_grid(&bytes, images.size()[0] as usize, 1);
+    let rgb: Vec<u8> = grey.iter().flat_map(|&grey| [grey; 3]).collect();
+    Ok(png(&rgb, width as u32, height as u32)?.address())
+}
+
+/// Digits in a grid, each of their pixels a square of `zoom` pixels, as grey bytes with width and height.
+fn grey_grid(digits: &[u8], columns: usize, zoom: usize) -> (Vec<u8>, usize, usize) {
+    let (side, gap) = (zoom * SIDE as usize, zoom);
     let digits: Vec<&[u8]> = digits.chunks((SIDE * SIDE) as usize).collect();
     let width = columns.min(digits.len()) * (side + gap) + gap;
     let height = digits.len().div_ceil(columns) * (side + gap) + gap;
@@ -119,9 +127,9 @@ fn grey_grid(digits: &[u8], columns: usize) -> (Vec<u8>, usize, usize) {
         let top = gap + at / columns * (side + gap);
         for (y, row) in digit.chunks(SIDE as usize).enumerate() {
             for (x, &value) in row.iter().enumerate() {
-                for line in 0..ZOOM {
-                    let at = (top + ZOOM * y + line) * width + left + ZOOM * x;
-                    grey[at..at + ZOOM].fill(value);
+                for line in 0..zoom {
+                    let at = (top + zoom * y + line) * width + left + zoom * x;
+                    grey[at..at + zoom].fill(value);
                 }
             }
         }

@@ -42,6 +42,8 @@ fn colour_of(name: &str, at: usize) -> RGBColor {
         ("validation", VERMILLION),
         ("median", GREEN),
         ("gauss", PURPLE),
+        ("diffusion", GREEN),
+        ("u-net", ORANGE),
     ];
     let name = name.to_lowercase();
     let role = roles.iter().find(|(role, _)| name.starts_with(role));
@@ -200,7 +202,8 @@ pub fn histogram(title: &str, axis: &str, tensors: &[(&str, &Tensor)]) -> Figure
     Figure::new(draw(), alt)
 }
 
-/// Clouds of points side by side, in one common square: `scatter(&[("start", &points), …])`.
+/// Clouds of points side by side, in one common frame that holds at least the square from 0 to 1:
+/// `scatter(&[("start", &points), …])`.
 ///
 /// Each tensor is `(N, 2)`: x and y.
 pub fn scatter(panels: &[(&str, &Tensor)]) -> Figure {
@@ -239,8 +242,8 @@ fn draw_scatter(panels: &[(&str, &Tensor)]) -> Result<Picture> {
     let clouds = panels.iter().map(cloud).collect::<Result<Vec<_>>>()?;
     let points = || clouds.iter().flatten();
     let (x, y) = (
-        span(points().map(|point| point.0), 0.03),
-        span(points().map(|point| point.1), 0.03),
+        span(points().map(|point| point.0).chain([0.0, 1.0]), 0.03),
+        span(points().map(|point| point.1).chain([0.0, 1.0]), 0.03),
     );
     let size = (
         (PANEL * FINENESS) * panels.len() as u32,
@@ -403,7 +406,7 @@ fn span(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
 fn described(series: &Series) -> Option<String> {
     let (first, last) = (series.points.first()?, series.points.last()?);
     Some(format!(
-        "{} goes from {:.4} to {:.4}",
+        "{} goes from {:.2} to {:.2}",
         series.name, first.1, last.1
     ))
 }

@@ -8,7 +8,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
 use super::{Layer, Model};
@@ -34,15 +33,17 @@ pub(super) fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let metadata = [
         (MODEL_KEY.to_owned(), M::KIND.to_owned()),
-        (CONFIG_KEY.to_owned(), model.config().to_string()),
+        (
+            CONFIG_KEY.to_owned(),
+            serde_json::to_string(model.config())?,
+        ),
     ];
     let bytes = safetensors::serialize(views, &Some(metadata.into()))?;
     write_whole(path, &bytes)
 }
 
 pub(super) fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
-    let bytes =
-        fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))?;
+    let bytes = read(path)?;
     let weights =
         read_weights(&bytes, M::KIND, model.layers()).with_context(|| not_of_this_model(path))?;
     let targets = model.layers_mut().iter_mut().flat_map(|layer| {
@@ -59,10 +60,10 @@ pub(super) fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
 }
 
 /// The configuration that stands in a checkpoint of this kind of model.
-pub(crate) fn saved_config<C: DeserializeOwned>(path: &Path, kind: &str) -> Result<C> {
+pub(super) fn saved_config<M: Model>(path: &Path) -> Result<M::Config> {
     let bytes = read(path)?;
-    let read = || -> Result<C> {
-        let metadata = metadata(&bytes, kind)?;
+    let read = || -> Result<M::Config> {
+        let metadata = metadata(&bytes, M::KIND)?;
         let config = metadata
             .get(CONFIG_KEY)
             .context("it names no configuration")?;

@@ -42,7 +42,7 @@ pub(super) fn settings(
     config: &FitConfig,
     objective: &impl Debug,
     plan: &Plan,
-) -> String {
+) -> Result<String> {
     let layers = model.layers().iter().filter(|layer| layer.is_trainable());
     let layers: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
     let config = FitConfig {
@@ -50,10 +50,10 @@ pub(super) fn settings(
         checkpoint: None,
         ..config.clone()
     };
-    format!(
-        "{} {layers:?} {config:?} {objective:?} {plan:?}",
-        model.config()
-    )
+    let model = serde_json::to_string(model.config())?;
+    Ok(format!(
+        "{model} {layers:?} {config:?} {objective:?} {plan:?}"
+    ))
 }
 
 impl State {
@@ -146,6 +146,11 @@ impl State {
 }
 
 impl Checkpoint {
+    /// The epochs and the losses until then.
+    pub(super) fn course(&self) -> (Vec<Epoch>, Vec<f64>) {
+        (self.notes.epochs.clone(), self.notes.batch_losses.clone())
+    }
+
     pub(super) fn read(path: &Path) -> Result<Checkpoint> {
         let from = path.display().to_string();
         let bytes = fs::read(path)
@@ -159,6 +164,11 @@ impl Checkpoint {
             let mut tensors = HashMap::new();
             for (name, view) in file.tensors() {
                 let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+                ensure!(
+                    view.dtype() == Dtype::F32,
+                    "the tensor {name} holds {:?}; expected F32",
+                    view.dtype()
+                );
                 let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?;
                 tensors.insert(name, tensor);
             }

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::crew::{check_threads, threads};
 use crate::data::Split;
 use crate::precision::Precision;
 
 /// Settings of [`fit`](super::fit). A cell states only what differs from the defaults.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FitConfig {
     /// How many times to go through the images (default 1).
     pub epochs: usize,
@@ -42,7 +44,8 @@ pub struct FitConfig {
     /// The seed of the order of the images and of their noise (default 42). Who trains on with a
     /// second `fit` gives it another seed, else the same noise comes again.
     pub seed: u64,
-    /// A file that each epoch leaves its state in, for [`resume`](super::resume) (default None).
+    /// A file that each epoch leaves its state in, for [`resume`](super::resume) (default None). It must not be
+    /// there when a training begins.
     pub checkpoint: Option<PathBuf>,
     /// Whether to print nothing (default false: a line for each epoch).
     pub quiet: bool,
@@ -70,7 +73,7 @@ impl Default for FitConfig {
 }
 
 /// How the step size changes while a network is trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decay {
     /// It does not.
     None,
@@ -90,7 +93,7 @@ impl Decay {
 }
 
 /// Whether each epoch draws its noise anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Noise {
     /// Each epoch draws new noise, so the network never sees a noisy image twice and cannot
     /// learn noise by heart. The default: it costs nothing and generalises better.
@@ -100,7 +103,7 @@ pub enum Noise {
 }
 
 /// Which weights a training ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keep {
     /// Those after the last epoch.
     Last,

@@ -115,7 +115,7 @@ impl fmt::Display for History {
 }
 
 /// One epoch as one line: `epoch 1/2 ██████████░░░░░░░░░░ 31 s  loss 0.1433  validation 0.1121, 18.4 dB`.
-fn line(plan: &Plan, epoch: &Epoch) -> String {
+pub(super) fn line(plan: &Plan, epoch: &Epoch) -> String {
     let filled = 20 * epoch.number / plan.epochs.max(1);
     let bar = "█".repeat(filled) + &"░".repeat(20 - filled);
     let score = |score| format!(", {score:.2} {}", plan.measures.unit);

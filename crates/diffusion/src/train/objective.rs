@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::config::{FitConfig, Noise};
 use crate::data::Split;
+use crate::denoiser::Denoiser;
 use crate::metrics::{binary_cross_entropy, noisy_batch, psnr};
 use crate::model::Forward;
 use crate::noise::{check_level, corrupt, noise_of};
@@ -79,14 +80,14 @@ impl Denoising {
         })
     }
 
-    fn logits<M: Forward>(&self, model: &M, noisy: &Tensor) -> Tensor {
+    fn logits<M: Denoiser>(&self, model: &M, noisy: &Tensor) -> Tensor {
         model
             .forward(&noisy.to_kind(self.precision.kind()))
             .to_kind(Kind::Float)
     }
 }
 
-impl<M: Forward> Objective<M> for Denoising {
+impl<M: Denoiser> Objective<M> for Denoising {
     fn measures(&self) -> Measures {
         Measures {
             loss: "binary cross-entropy",

@@ -1,0 +1,109 @@
+//! Which U-Net learns most in a given time? Trains networks of several widths, each for the same number of seconds,
+//! and scores them:
+//!
+//! ```text
+//! cargo run -p diffusion --example unet_shapes -- [SECONDS] [WIDTH,WIDTH,…] [SEED,SEED,…]
+//! ```
+//!
+//! Several seeds say how much of a difference is luck. What it printed stands in `crates/bench/README.md`.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use diffusion::prelude::*;
+use diffusion::train::{Observer, Plan};
+
+/// How many digits are drawn for the scores, and in how many steps.
+const DRAWN: (usize, usize) = (2_000, 25);
+const BATCH: usize = 64;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let argument = |at: usize, usual: &str| arguments.get(at).map_or(usual, |text| text).to_owned();
+    let seconds: f64 = argument(0, "180").parse()?;
+    let mnist = Mnist::load()?;
+    println!("width  seed  parameters  images/s  images seen  loss    read as asked  over floor");
+    for width in argument(1, "32,48,64,96").split(',') {
+        for seed in argument(2, "1").split(',') {
+            shape(&mnist, seconds, width.parse()?, seed.parse()?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trains and scores one network, and prints its line.
+fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
+    let schedule = Schedule::cosine(1000)?;
+    let mut unet = Unet::new(UnetConfig { seed, width })?;
+    let config = |epochs| FitConfig {
+        epochs,
+        batch_size: BATCH,
+        decay: Decay::Cosine,
+        average: Some(0.999),
+        validation: 2_000,
+        seed,
+        quiet: true,
+        ..Default::default()
+    };
+    // The step size must fall to zero just when the time is over, so first: how fast is it?
+    let config_of_one = config(1);
+    let objective = NoisePrediction::of(&config_of_one, &schedule, 0.1)?;
+    let mut pace = Pace::default();
+    let mut other = Unet::new(UnetConfig { seed, width })?;
+    fit_with(
+        &mut other,
+        &mnist.train,
+        &objective,
+        &config_of_one,
+        &mut pace,
+    )?;
+    let images = (pace.images_per_second * seconds) as usize;
+    let epochs = images / 50_000 + 1;
+    // All are judged on the same images, whatever they learn from.
+    let (rest, judged) = mnist.train.hold_out(config_of_one.validation)?;
+    let part = rest.first(images / epochs)?.join(&judged);
+
+    let history = fit_with(&mut unet, &part, &objective, &config(epochs), &mut ())?;
+    let loss = history.epochs.last().and_then(|epoch| epoch.validation);
+    let classifier = Classifier::load("notebooks/weights/classifier.safetensors")?;
+    let (drawn, steps) = DRAWN;
+    let classes = mnist.train.labels(drawn)?;
+    let asked: Vec<Option<i64>> = classes.iter().copied().map(Some).collect();
+    let samples = sample(&unet, &schedule, &Sampler::ddim(steps), &asked)?;
+    let images = &samples.images;
+    let scores = judge(&classifier, images, &classes, &mnist.train, &mnist.test)?;
+    let seen = history.batch_losses.len() * BATCH;
+    println!(
+        "{width:5}  {seed:4}  {:10}  {:8.0}  {seen:11}  {:.4}  {:11.1} %  {:10.2}",
+        unet.summary().total(),
+        seen as f64 / history.seconds(),
+        loss.map_or(f64::NAN, |found| found.loss),
+        100.0 * scores.accuracy,
+        scores.over_floor(),
+    );
+    Ok(())
+}
+
+/// Measures a training's speed, once it has warmed up, and ends it.
+#[derive(Default)]
+struct Pace {
+    since: Option<Instant>,
+    images_per_second: f64,
+}
+
+impl Observer<Unet> for Pace {
+    fn batch(&mut self, _: &Plan, _: &Unet, batch: usize, _: f64) -> ControlFlow<()> {
+        const WARM: usize = 20;
+        const TIMED: usize = 100;
+        if batch == WARM {
+            self.since = Some(Instant::now());
+        }
+        match self.since {
+            Some(since) if batch == WARM + TIMED => {
+                self.images_per_second = (TIMED * BATCH) as f64 / since.elapsed().as_secs_f64();
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
