@@ -2,7 +2,8 @@
 #   make lab            JupyterLab on the notebooks       make lab PORT=8890   on that port
 #   make lesson         every notebook, without a browser
 #   make test           every test there is
-#   make bench         the measurements               make bench PEERS=1 QUICK=1 ONLY="NAME …"
+#   make site           the saved notebooks as pages that need no network
+#   make bench          the measurements              make bench PEERS=1 QUICK=1 ONLY="NAME …"
 #   make doctor         what is there, what is missing, and the mend
 #   make clean          removes what was built here, never a notebook
 
@@ -12,13 +13,16 @@ endif
 
 LAB = cargo run --package lab --
 
-.PHONY: lab lesson test bench setup doctor clean
+.PHONY: lab lesson site test bench setup doctor clean
 
 lab: setup
 	@$(LAB) jupyter $(if $(PORT),--port $(PORT))
 
 lesson: setup
 	@$(LAB) run
+
+site: setup
+	@$(LAB) site
 
 test: setup
 	@$(LAB) test

@@ -1,5 +1,6 @@
 //! What the lesson's trained U-Nets draw and denoise, and how good it is: by the public API of the support crate alone.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,14 +21,75 @@ fn weights(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// So many digits, each class in its turn.
-fn draw(images: usize, steps: usize, guidance: f64) -> Result<(Tensor, Vec<i64>)> {
-    let unet = Unet::load(weights("unet.safetensors"))?;
-    let classes: Vec<i64> = (0..images as i64).map(|image| image % 10).collect();
-    let asked: Vec<Option<i64>> = classes.iter().copied().map(Some).collect();
-    let sampler = Sampler::ddim(steps).guided(guidance).seeded(SEED);
-    let samples = sample(&unet, &Schedule::cosine(1000)?, &sampler, &asked)?;
-    Ok((samples.images, classes))
+/// Draws digits and scores them; what was drawn last is kept, for the next score of the same.
+#[derive(Default)]
+pub struct Artist {
+    last: RefCell<Option<Drawn>>,
+}
+
+/// How digits are drawn.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Way {
+    /// How many, each class as often as in the training images.
+    pub images: usize,
+    /// In how many steps of DDIM.
+    pub steps: usize,
+    /// How strongly guided.
+    pub guidance: f64,
+}
+
+struct Drawn {
+    way: Way,
+    images: Tensor,
+    classes: Vec<i64>,
+}
+
+impl Artist {
+    /// The share that the classifier reads as asked, in percent.
+    pub fn class_accuracy(&self, mnist: &Mnist, way: Way) -> Result<Value> {
+        let (images, classes) = self.draw(mnist, way)?;
+        let share = diffusion::scores::class_accuracy(&classifier()?, &images, &classes)?;
+        Ok(json!({ "value": 100.0 * share }))
+    }
+
+    /// The Fréchet distance from test images as a multiple of that between two halves of them, of equal size.
+    pub fn frechet_over_floor(&self, mnist: &Mnist, way: Way) -> Result<Value> {
+        let floor = frechet_floor(&classifier()?, &mnist.test, way.images)?;
+        Ok(json!({ "value": self.frechet(mnist, way)? / floor }))
+    }
+
+    /// How much larger the distance is with few steps than with many, in percent.
+    pub fn loss_of_few_steps(&self, mnist: &Mnist, way: Way) -> Result<Value> {
+        let many = Way {
+            steps: MANY_STEPS,
+            ..way
+        };
+        let (few, many) = (self.frechet(mnist, way)?, self.frechet(mnist, many)?);
+        Ok(json!({ "value": 100.0 * (few / many - 1.0) }))
+    }
+
+    fn frechet(&self, mnist: &Mnist, way: Way) -> Result<f64> {
+        let classifier = classifier()?;
+        let (images, _) = self.draw(mnist, way)?;
+        let real = evenly_chosen(&mnist.test, way.images, 0)?.images(way.images)?;
+        frechet_distance(&classifier.features(&images)?, &classifier.features(&real)?)
+    }
+
+    fn draw(&self, mnist: &Mnist, way: Way) -> Result<(Tensor, Vec<i64>)> {
+        if let Some(last) = self.last.borrow().as_ref().filter(|last| last.way == way) {
+            return Ok((last.images.shallow_clone(), last.classes.clone()));
+        }
+        let unet = Unet::load(weights("unet.safetensors"))?;
+        let classes = mnist.train.labels(way.images)?;
+        let sampler = Sampler::ddim(way.steps).guided(way.guidance).seeded(SEED);
+        let drawn = sample(&unet, &Schedule::cosine(1000)?, &sampler, &asked(&classes))?;
+        self.last.replace(Some(Drawn {
+            way,
+            images: drawn.images.shallow_clone(),
+            classes: classes.clone(),
+        }));
+        Ok((drawn.images, classes))
+    }
 }
 
 fn classifier() -> Result<Classifier> {
@@ -43,36 +105,9 @@ pub fn seconds(images: usize, steps: usize) -> Result<Value> {
         &unet,
         &schedule,
         &Sampler::ddim(steps),
-        &vec![Some(7); images],
+        &asked(&vec![7; images]),
     )?;
     Ok(json!({ "value": started.elapsed().as_secs_f64() }))
-}
-
-/// The share that the classifier reads as asked, in percent.
-pub fn class_accuracy(images: usize, steps: usize, guidance: f64) -> Result<Value> {
-    let (drawn, classes) = draw(images, steps, guidance)?;
-    let share = diffusion::scores::class_accuracy(&classifier()?, &drawn, &classes)?;
-    Ok(json!({ "value": 100.0 * share }))
-}
-
-/// The Fréchet distance from test images as a multiple of that between two halves of them, of equal size.
-pub fn frechet_over_floor(
-    mnist: &Mnist,
-    images: usize,
-    steps: usize,
-    guidance: f64,
-) -> Result<Value> {
-    let floor = frechet_floor(&classifier()?, &mnist.test, images)?;
-    Ok(json!({ "value": frechet(mnist, images, steps, guidance)? / floor }))
-}
-
-/// How much larger the distance is with few steps than with many, in percent.
-pub fn loss_of_few_steps(mnist: &Mnist, images: usize, steps: usize) -> Result<Value> {
-    let (few, many) = (
-        frechet(mnist, images, steps, 0.0)?,
-        frechet(mnist, images, MANY_STEPS, 0.0)?,
-    );
-    Ok(json!({ "value": 100.0 * (few / many - 1.0) }))
 }
 
 /// By how many decibels the U-Net that denoises in one step does better than the lesson's CNN, on the first test images.
@@ -83,13 +118,4 @@ pub fn denoise_gain(mnist: &Mnist, images: usize) -> Result<Value> {
     let by_cnn = score(&test, NOISE, |noisy| cnn.denoise(noisy))?;
     let by_unet = score(&test, NOISE, |noisy| unet.denoise(noisy))?;
     Ok(json!({ "value": by_unet.psnr - by_cnn.psnr }))
-}
-
-fn frechet(mnist: &Mnist, images: usize, steps: usize, guidance: f64) -> Result<f64> {
-    let classifier = classifier()?;
-    let (drawn, _) = draw(images, steps, guidance)?;
-    frechet_distance(
-        &classifier.features(&drawn)?,
-        &classifier.features(&evenly_chosen(&mnist.test, images, 0)?.images(images)?)?,
-    )
 }

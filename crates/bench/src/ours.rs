@@ -57,6 +57,7 @@ struct Request {
 pub fn serve(arguments: Arguments) -> Result<()> {
     let worker = Worker {
         mnist: Mnist::load_from(&arguments.mnist)?,
+        artist: drawn::Artist::default(),
         arguments,
     };
     say(&json!({"ready": {
@@ -99,8 +100,25 @@ fn libtorch_version() -> String {
         .map_or("unknown".to_owned(), |text| text.trim().to_owned())
 }
 
+impl Request {
+    fn way(&self) -> drawn::Way {
+        let &Request {
+            images,
+            steps,
+            guidance,
+            ..
+        } = self;
+        drawn::Way {
+            images,
+            steps,
+            guidance,
+        }
+    }
+}
+
 struct Worker {
     arguments: Arguments,
+    artist: drawn::Artist,
     mnist: Mnist,
 }
 
@@ -118,16 +136,9 @@ impl Worker {
                 self.train(&mut Unet::new(UnetConfig::default())?, objective, request)
             }
             "draw_seconds" => drawn::seconds(request.images, request.steps),
-            "class_accuracy" => {
-                drawn::class_accuracy(request.images, request.steps, request.guidance)
-            }
-            "frechet_over_floor" => drawn::frechet_over_floor(
-                &self.mnist,
-                request.images,
-                request.steps,
-                request.guidance,
-            ),
-            "ddim25_loss" => drawn::loss_of_few_steps(&self.mnist, request.images, request.steps),
+            "class_accuracy" => self.artist.class_accuracy(&self.mnist, request.way()),
+            "frechet_over_floor" => self.artist.frechet_over_floor(&self.mnist, request.way()),
+            "ddim25_loss" => self.artist.loss_of_few_steps(&self.mnist, request.way()),
             "denoise_gain_db" => drawn::denoise_gain(&self.mnist, request.images),
             "cnn_infer" => self.infer(request),
             "mnist_load" => self.load(),

@@ -4,19 +4,21 @@
 //! in JupyterLab, in an exported page, and without a network, by mouse, touch and keyboard. Where scripts do not run (a
 //! notebook that is not trusted, a page on a code host), a still picture stands in its place.
 
+mod pad;
 mod pages;
 
 use anyhow::Result;
 use tch::Tensor;
 
 use crate::denoiser::Denoiser;
-use crate::figure::{rows, rows_with_captions};
+use crate::figure::{line_of_digits, rows};
 use crate::metrics::{psnr, ssim};
 use crate::noise::corrupt;
 use crate::sample::{NoiseModel, Sampler, Steps, sample_from};
 use crate::schedule::{Schedule, centred, to_pixels};
+pub use pad::Pad;
 pub use pages::Explorer;
-use pages::{Content, Row, Slider};
+use pages::{Content, Row, Slider, framed};
 
 /// The levels of a noise explorer: 0, 0.05, … 1.
 const LEVELS: usize = 21;
@@ -28,6 +30,7 @@ const FRAMES: usize = 51;
 const CLASSES: i64 = 10;
 const STRENGTHS: [f64; 4] = [0.0, 0.5, 1.0, 3.0];
 const STEPS: usize = 8;
+const COMPARE: &str = include_str!("../assets/compare.js");
 
 /// A slider over levels of noise: original, noisy and denoised digits, with PSNR and SSIM.
 ///
@@ -151,14 +154,11 @@ pub fn diffusion_explorer(
         let middle = way.len() / 2;
         let step = |t: &Option<usize>| t.map_or("image".to_owned(), |t| t.to_string());
         Ok(Content {
-            still: rows_with_captions(
-                &[
-                    ("forward", &there[middle]),
-                    ("reverse", &back[middle]),
-                    ("its guess", &guesses[middle]),
-                ],
-                &[],
-            ),
+            still: rows(&[
+                ("forward", &there[middle]),
+                ("reverse", &back[middle]),
+                ("its guess", &guesses[middle]),
+            ]),
             sliders: vec![Slider {
                 name: "step",
                 stops: way.iter().map(|(t, _, _)| step(t)).collect(),
@@ -225,5 +225,29 @@ pub fn guidance_explorer(model: &impl NoiseModel, schedule: &Schedule, noise: &T
     Explorer::new(
         make(),
         "Digits of any class, drawn with more and less guidance from the same noise",
+    )
+}
+
+/// A wipe between two pictures of the same digits: `compare(("noisy", &noisy), ("denoised", &denoised))`.
+///
+/// Both are `(N, 1, 28, 28)` in `[0, 1]`; the first lies below, the second is drawn over it from the left.
+pub fn compare(below: (&str, &Tensor), above: (&str, &Tensor)) -> Explorer {
+    let make = || {
+        anyhow::ensure!(
+            below.1.size() == above.1.size(),
+            "a wipe takes two tensors of one shape; got {:?} and {:?}",
+            below.1.size(),
+            above.1.size()
+        );
+        let data = serde_json::json!({
+            "names": [below.0, above.0],
+            "pictures": [line_of_digits(below.1)?, line_of_digits(above.1)?],
+        });
+        let still = rows(&[below, above]).html()?;
+        Ok(framed("", &still, &data.to_string(), COMPARE))
+    };
+    Explorer::of(
+        make(),
+        "Two pictures of the same digits, and a wipe between them",
     )
 }

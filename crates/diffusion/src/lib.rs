@@ -59,7 +59,9 @@ pub mod prelude {
     pub use crate::crew::threads;
     pub use crate::data::{Mnist, Split, pixels};
     pub use crate::denoiser::{Denoiser, UnetDenoiser};
-    pub use crate::explore::{Explorer, diffusion_explorer, guidance_explorer, noise_explorer};
+    pub use crate::explore::{
+        Explorer, Pad, compare, diffusion_explorer, guidance_explorer, noise_explorer,
+    };
     pub use crate::figure::{
         Figure, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
     };

@@ -3,18 +3,19 @@
 //! All three are asked of a classifier ([`Classifier`]) and of its features, since pixels say little: a 7 moved by
 //! one pixel is another picture to them. Statistics are in `float64`.
 
-use anyhow::{Context, Result, ensure};
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+mod frechet;
+mod neighbours;
+
+use anyhow::{Result, ensure};
+use ndarray::{Array1, Array2, ArrayView1};
 use tch::{Kind, Tensor};
 
 use crate::classifier::Classifier;
 use crate::data::Split;
-use crate::layers::check_images;
 use crate::show::Table;
-
-/// How many training images, and how many others, are compared at once.
-const BLOCK: i64 = 5_000;
-const OTHERS: i64 = 1_000;
+use frechet::features_of;
+pub use frechet::{evenly_chosen, frechet_distance, frechet_floor};
+pub use neighbours::{copies, nearest};
 
 /// The share of images that the classifier reads as what they should show, from 0 to 1.
 ///
@@ -34,115 +35,6 @@ pub fn class_accuracy(classifier: &Classifier, images: &Tensor, classes: &[i64])
         .eq_tensor(&Tensor::from_slice(classes))
         .sum(Kind::Double);
     Ok(right.double_value(&[]) / count as f64)
-}
-
-/// The Fréchet distance between two clouds of features `(N, D)`, each seen as a normal distribution:
-/// `|mean_a - mean_b|² + tr(A + B - 2 √(A B))` with the covariances A and B (Dowson & Landau 1982, eq. 2; for
-/// generated images Heusel et al. 2017). 0 for equal clouds; the smaller, the more alike.
-///
-/// It has a floor: two samples of one distribution differ by chance, the more the smaller they are. Show it beside
-/// the distance between two real samples of the same size.
-///
-/// # Errors
-/// Fewer than two rows, another number of columns, or numbers that are not finite.
-///
-/// ```
-/// use diffusion::scores::frechet_distance;
-/// use ndarray::array;
-///
-/// # fn main() -> anyhow::Result<()> {
-/// let a = array![[0.0], [2.0]]; // mean 1, variance 2
-/// let b = array![[4.0], [6.0]]; // mean 5, variance 2
-/// assert!((frechet_distance(&a, &b)? - 16.0).abs() < 1e-9);
-/// # Ok(())
-/// # }
-/// ```
-pub fn frechet_distance(a: &Array2<f64>, b: &Array2<f64>) -> Result<f64> {
-    for features in [a, b] {
-        ensure!(
-            features.nrows() >= 2 && features.ncols() == a.ncols(),
-            "expected two clouds of at least two points, with the same number of features; got {:?} and {:?}",
-            a.dim(),
-            b.dim()
-        );
-        ensure!(
-            features.iter().all(|x| x.is_finite()),
-            "a cloud of features holds numbers that are not finite"
-        );
-    }
-    let (mean_a, cov_a) = moments(a)?;
-    let (mean_b, cov_b) = moments(b)?;
-    let between = (&mean_a - &mean_b).mapv(|x| x * x).sum();
-    // tr √(A B) = tr √(√A B √A), which is symmetric: features that never vary make A singular, and a root of
-    // A B itself would not exist.
-    let root = matrix_root(&cov_a)?;
-    let inner = root.matmul(&cov_b).matmul(&root);
-    let inner = (&inner + inner.tr()) / 2.0;
-    let shared = eigenvalues(&inner)?.clamp_min(0.0).sqrt().sum(Kind::Double);
-    let traces = cov_a.trace() + cov_b.trace();
-    Ok((between + (traces - shared * 2.0).double_value(&[])).max(0.0))
-}
-
-/// Mean `(D)` and sample covariance `(D, D)` of rows.
-fn moments(features: &Array2<f64>) -> Result<(Array1<f64>, Tensor)> {
-    let mean = features
-        .mean_axis(Axis(0))
-        .context("there are no features")?;
-    let centred = features - &mean;
-    let covariance = centred.t().dot(&centred) / (features.nrows() - 1) as f64;
-    let side = features.ncols() as i64;
-    let values: Vec<f64> = covariance.iter().copied().collect();
-    Ok((mean, Tensor::from_slice(&values).view([side, side])))
-}
-
-/// The symmetric root of a covariance.
-fn matrix_root(covariance: &Tensor) -> Result<Tensor> {
-    let (values, vectors) = covariance.f_linalg_eigh("L")?;
-    let roots = values.clamp_min(0.0).sqrt();
-    Ok((&vectors * roots.unsqueeze(0)).matmul(&vectors.tr()))
-}
-
-fn eigenvalues(symmetric: &Tensor) -> Result<Tensor> {
-    Ok(symmetric.f_linalg_eigvalsh("L")?)
-}
-
-/// The Fréchet distance between two disjoint samples of real images, each of so many: what that of a perfect model would
-/// be. The two are [chosen evenly](evenly_chosen), as MNIST's test images come from one group of writers first and
-/// another after it.
-///
-/// # Errors
-/// When there are not twice as many images.
-pub fn frechet_floor(classifier: &Classifier, split: &Split, count: usize) -> Result<f64> {
-    ensure!(
-        count >= 2 && 2 * count <= split.len(),
-        "two samples of {count} images cannot be had from {}; expected 2 to {}",
-        split.len(),
-        split.len() / 2
-    );
-    let features = |offset| features_of(classifier, &evenly_chosen(split, count, offset)?);
-    frechet_distance(&features(0)?, &features(1)?)
-}
-
-/// So many images, evenly chosen from the whole split, from its first (0) or its second (1) on: a sample of all its
-/// writers. The two have no image in common.
-///
-/// # Errors
-/// When there are not twice as many images.
-pub fn evenly_chosen(split: &Split, count: usize, offset: usize) -> Result<Split> {
-    ensure!(
-        count > 0 && offset < 2 && 2 * count <= split.len(),
-        "{count} images from {offset} on cannot be chosen evenly from {}; expected 1 to {}, from 0 or 1 on",
-        split.len(),
-        split.len() / 2
-    );
-    // An even step, so that the two samples keep out of each other's way.
-    let step = split.len() / count / 2 * 2;
-    let indices: Vec<i64> = (0..count).map(|at| (at * step + offset) as i64).collect();
-    split.select(&indices)
-}
-
-fn features_of(classifier: &Classifier, split: &Split) -> Result<Array2<f64>> {
-    classifier.features(&split.images(split.len())?)
 }
 
 /// How varied the images of each class are beside real ones: the root of the mean squared distance from the class's
@@ -194,80 +86,6 @@ fn spread_within(features: &Array2<f64>, classes: &[i64]) -> Result<f64> {
     }
     ensure!(count > 0, "no class has at least two images");
     Ok((sum / count as f64).sqrt())
-}
-
-/// The nearest training image of each image, by pixels: its index and the root of the mean squared difference of a
-/// pixel.
-///
-/// `images` are `(N, 1, 28, 28)` in `[0, 1]`.
-///
-/// # Errors
-/// Images of another shape.
-pub fn nearest(images: &Tensor, split: &Split) -> Result<Vec<(usize, f64)>> {
-    check_images(images)?;
-    let shape = images.size();
-    if shape[0] > OTHERS {
-        let parts = images.split(OTHERS, 0);
-        let parts: Vec<_> = parts
-            .iter()
-            .map(|part| nearest(part, split))
-            .collect::<Result<_>>()?;
-        return Ok(parts.concat());
-    }
-    let flat = images.to_kind(Kind::Float).flatten(1, -1);
-    let squares = flat.square().sum_dim_intlist(1i64, true, Kind::Float);
-    let mut best: Option<(Tensor, Tensor)> = None;
-    let len = split.len() as i64;
-    for start in (0..len).step_by(BLOCK as usize) {
-        let end = len.min(start + BLOCK);
-        let indices: Vec<i64> = (start..end).collect();
-        let block = split.batch(&indices)?.flatten(1, -1);
-        // |a - b|² = |a|² - 2 a·b + |b|²
-        let others = block.square().sum_dim_intlist(1i64, false, Kind::Float);
-        let distances = &squares - flat.matmul(&block.tr()) * 2.0 + others.unsqueeze(0);
-        let (least, at) = distances.min_dim(1, false);
-        let at = at + start;
-        best = Some(match best {
-            None => (least, at),
-            Some((before, before_at)) => {
-                let nearer = least.lt_tensor(&before);
-                (
-                    least.where_self(&nearer, &before),
-                    at.where_self(&nearer, &before_at),
-                )
-            }
-        });
-    }
-    let (least, at) = best.context("there are no images to compare with")?;
-    let pixels = (shape[2] * shape[3]) as f64;
-    let distances =
-        Vec::<f64>::try_from(&(least.to_kind(Kind::Double) / pixels).clamp_min(0.0).sqrt())?;
-    let at = Vec::<i64>::try_from(at)?;
-    Ok(at
-        .into_iter()
-        .map(|at| at as usize)
-        .zip(distances)
-        .collect())
-}
-
-/// The share of images that are copies: nearer to a training image than `1 in 100` of unseen real images are. A model
-/// that has learnt digits by heart has many; one that draws new ones has about 0.01.
-///
-/// # Errors
-/// As [`nearest`].
-pub fn copies(images: &Tensor, train: &Split, unseen: &Split) -> Result<f64> {
-    let mut real: Vec<f64> = nearest(&unseen.images(unseen.len().min(2_000))?, train)?
-        .into_iter()
-        .map(|(_, distance)| distance)
-        .collect();
-    real.sort_by(f64::total_cmp);
-    let limit = real[real.len() / 100];
-    let ours = nearest(images, train)?;
-    let near = ours
-        .iter()
-        .filter(|(_, distance)| *distance < limit)
-        .count();
-    Ok(near as f64 / ours.len() as f64)
 }
 
 /// The scores of generated images beside those of as many real ones.
@@ -367,61 +185,6 @@ impl GenerationScores {
 mod tests {
     use super::*;
     use ndarray::array;
-
-    #[test]
-    fn equal_clouds_are_at_distance_zero_also_where_a_feature_never_varies() {
-        let cloud = array![
-            [1.0, 5.0, 2.0],
-            [2.0, 5.0, 0.0],
-            [4.0, 5.0, 1.0],
-            [0.0, 5.0, 7.0]
-        ];
-        assert!(frechet_distance(&cloud, &cloud).unwrap() < 1e-9);
-        let moved = &cloud + &array![3.0, 0.0, 4.0];
-        assert!((frechet_distance(&cloud, &moved).unwrap() - 25.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn independent_features_have_their_closed_form() {
-        // Variances 2 and 8 in one feature: (√8 - √2)² = 2.
-        let a = array![[-1.0, 0.0], [1.0, 0.0]];
-        let b = array![[-2.0, 0.0], [2.0, 0.0]];
-        assert!((frechet_distance(&a, &b).unwrap() - 2.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn clouds_that_cannot_be_compared_are_named() {
-        let a = array![[1.0, 2.0], [3.0, 4.0]];
-        let text = |b: &Array2<f64>| frechet_distance(&a, b).unwrap_err().to_string();
-        assert!(text(&array![[1.0, 2.0]]).contains("(1, 2)"));
-        assert!(text(&array![[1.0], [2.0]]).contains("(2, 1)"));
-        assert!(text(&array![[1.0, f64::NAN], [2.0, 3.0]]).contains("not finite"));
-    }
-
-    #[test]
-    fn two_even_choices_have_no_image_in_common() {
-        // Each image is known by its first pixel.
-        let images = Tensor::zeros([21, 1, 28, 28], (Kind::Float, tch::Device::Cpu));
-        let numbers = Tensor::arange(21, (Kind::Float, tch::Device::Cpu)) / 255.0;
-        images
-            .select(1, 0)
-            .select(1, 0)
-            .select(1, 0)
-            .copy_(&numbers);
-        let split = Split::of(&images, &[0; 21]).unwrap();
-        let chosen = |count, offset| -> Vec<i64> {
-            let chosen = evenly_chosen(&split, count, offset).unwrap();
-            let images = chosen.images(count).unwrap() * 255.0;
-            let first = images.select(1, 0).select(1, 0).select(1, 0).round();
-            Vec::try_from(first.to_kind(Kind::Int64)).unwrap()
-        };
-        assert_eq!(chosen(3, 0), [0, 6, 12]);
-        assert_eq!(chosen(3, 1), [1, 7, 13]);
-        assert_eq!(chosen(10, 1), [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
-        let error = evenly_chosen(&split, 11, 0).unwrap_err().to_string();
-        assert!(error.contains("expected 1 to 10"), "{error}");
-        assert!(evenly_chosen(&split, 3, 2).is_err());
-    }
 
     #[test]
     fn the_spread_of_copies_is_zero_and_of_the_same_images_one() {

@@ -106,6 +106,32 @@ fn a_guidance_explorer_has_a_frame_for_each_class_and_strength() {
 }
 
 #[test]
+fn a_wipe_holds_both_pictures() {
+    let (a, b) = (digits(10), digits(10) * 0.5);
+    let data = data(&compare(("one", &a), ("two", &b)));
+    assert_eq!(data["names"], serde_json::json!(["one", "two"]));
+    assert_ne!(data["pictures"][0], data["pictures"][1]);
+    let error = compare(("one", &a), ("few", &digits(3)))
+        .html()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("[10, 1, 28, 28] and [3, 1, 28, 28]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_pad_says_where_its_drawing_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let pad = Pad::new(folder.path().join("mine.json")).unwrap();
+    let page = pad.show();
+    assert!(page.html().unwrap().contains("mine.json\""));
+    let other = digits(1);
+    assert_eq!(pad.read_or(&other).unwrap(), other);
+}
+
+#[test]
 fn what_cannot_be_explored_says_why() {
     let cnn = Cnn::new(CnnConfig::default());
     let flat = Tensor::zeros([2, 784], (Kind::Float, Device::Cpu));

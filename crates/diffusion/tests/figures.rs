@@ -75,7 +75,7 @@ fn every_figure_has_a_size_and_an_alt_text() {
                 ("epoch", "loss"),
                 &[Series::new("a", [(0.0, 1.0), (1.0, 0.5)])],
             ),
-            "a goes from 1.0000 to 0.5000",
+            "a goes from 1.00 to 0.50",
         ),
     ];
     for (figure, words) in figures {

@@ -3,8 +3,10 @@
 `lab browser` starts it with the project's Python. It opens the notebook, runs all cells, looks for
 the picture with the three rows, changes the noise factor in its cell, runs that cell and the
 picture's again and waits for the picture to change. Cells are found by their tags: `noise-factor`
-(reads like `let noise: f64 = 0.5;`) and `three-rows`. With `--gallery` it runs nothing and takes
-pictures of all notebooks as they look after `git clone`: saved outputs, not trusted.
+(reads like `let noise: f64 = 0.5;`) and `three-rows`. Its explorers are moved by keyboard and by mouse. Then it
+watches a training in a notebook of its own: the panel must follow it, its button must stop it, and the notebook must keep
+what the panel showed last. With `--gallery` it runs nothing and takes pictures of all notebooks as they look after
+`git clone`: saved outputs, not trusted.
 """
 
 import argparse
@@ -152,7 +154,118 @@ def drive(notebook: Notebook, out: Path, seconds: float):
     rows.screenshot(path=out / f"{stem}-after.png")
     print(f"  with noise {NEW_NOISE} the picture changed", flush=True)
     print(f"  {notebook.check_pictures()} pictures, each drawn and with alternative text", flush=True)
-    notebook.check_console()
+
+
+def play(notebook: Notebook, out: Path):
+    """Moves the sliders of every explorer, by keyboard and by mouse: each time a picture must change."""
+    page = notebook.page
+    explorers = page.locator(".explorer")
+    for at in range(explorers.count()):
+        explorer = explorers.nth(at)
+        explorer.scroll_into_view_if_needed(timeout=5_000)
+        for number, slider in enumerate(explorer.locator("input[type=range]").all()):
+            for hand in ("keyboard", "mouse"):
+                before = pictures_of(explorer)
+                if hand == "keyboard":
+                    slider.focus()
+                    page.keyboard.press("ArrowRight")
+                else:
+                    box = slider.bounding_box()
+                    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + box["height"] / 2)
+                page.wait_for_timeout(100)
+                if pictures_of(explorer) == before:
+                    raise Failed(f"{notebook.name}: explorer {at + 1}, slider {number + 1}: no picture follows the {hand}")
+        explorer.screenshot(path=out / f"{Path(notebook.name).stem}-explorer-{at + 1}.png")
+    print(f"  {explorers.count()} explorers, moved by keyboard and mouse", flush=True)
+
+
+def pictures_of(explorer) -> list:
+    """What an explorer shows: its pictures, and how much of each."""
+    return explorer.locator("img").evaluate_all("all => all.map(i => i.src + i.style.clipPath)")
+
+
+def draw(notebook: Notebook, out: Path, seconds: float):
+    """Draws a one on the pad, by mouse and by keyboard; the cell tagged `pad` must read it."""
+    page, canvas = notebook.page, notebook.page.locator(".explorer canvas")
+    if not canvas.count():
+        return
+    reader = notebook.tagged("pad")
+    if "Nothing is drawn yet" not in reader.inner_text():
+        raise Failed(f"{notebook.name}: a digit is read from the pad before one is drawn")
+    canvas.scroll_into_view_if_needed(timeout=5_000)
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2
+    page.mouse.move(middle, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(middle, box["y"] + 140, steps=8)
+    page.mouse.up()
+    canvas.focus()
+    for key in ["ArrowDown"] * 8 + ["Space"] + ["ArrowDown"] * 10 + ["Space"]:
+        page.keyboard.press(key)
+    page.wait_for_function("[...document.querySelectorAll('.explorer [role=status]')].some(s => s.textContent.startsWith('Kept'))", timeout=10_000)
+    notebook.run_cell(reader, seconds)
+    text = reader.inner_text()
+    if "Nothing is drawn" in text or "drawn: read as" not in text:
+        raise Failed(f"{notebook.name}: what was drawn did not arrive: {text[-300:]}")
+    canvas.screenshot(path=out / "pad.png")
+    reader.screenshot(path=out / "pad-read.png")
+    print(f"  a digit was drawn and arrived ({text[text.index('drawn: read as'):].splitlines()[0]})", flush=True)
+
+
+TRAINING = [
+    (":dep diffusion = { path = \"../crates/diffusion\" }\nuse diffusion::prelude::*;", ""),
+    (
+        "let few: Split = Mnist::load()?.train.first(8_000)?;\n"
+        "let config: FitConfig = FitConfig { epochs: 60, validation: 500, ..Default::default() };\n"
+        "let training: Training<Cnn> =\n"
+        "    fit_in_background(Cnn::new(CnnConfig::default()), &few, &config, \"saved/watched\")?;",
+        "begin",
+    ),
+    ("training.monitor()", "panel"),
+    ("let (cnn, history): (Cnn, History) = training.wait()?;\nprintln!(\"stopped: {}\", history.stopped);", "end"),
+]
+"""A notebook that trains in the background: source and tag of each cell."""
+
+
+def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
+    """A training is watched, and stopped by its button; the notebook keeps what the panel showed last."""
+    cells = [
+        {"cell_type": "code", "id": f"cell-{at}", "metadata": {"tags": [tag] if tag else []}, "source": source,
+         "outputs": [], "execution_count": None}
+        for at, (source, tag) in enumerate(TRAINING)
+    ]
+    kernel = {"kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"}}
+    path = folder / "watched_training.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    notebook = Notebook(page, server, path.name, folder)
+    first = page.locator('.jp-Notebook .jp-Cell[data-windowed-list-index="0"]')
+    for cell in (first, notebook.tagged("begin"), notebook.tagged("panel")):
+        notebook.run_cell(cell, seconds)
+    panel = notebook.tagged("panel").locator(".training")
+    seen, deadline = set(), time.monotonic() + 90
+    while len(seen) < 4:
+        if time.monotonic() > deadline:
+            raise Failed(f"{path.name}: the panel showed only {sorted(seen)} within 90 s")
+        seen.add((panel.locator(".line").inner_text(), panel.locator(".digits img").first.get_attribute("src")))
+        page.wait_for_timeout(250)
+    panel.screenshot(path=out / "training-panel.png")
+    print(f"  a training's panel changed {len(seen) - 1} times", flush=True)
+    panel.locator("button").click()
+    page.wait_for_function("document.querySelector('.training .line').textContent.startsWith('Stopped')", timeout=30_000)
+    notebook.run_cell(notebook.tagged("end"), seconds)
+    if "stopped: true" not in notebook.tagged("end").inner_text():
+        raise Failed(f"{path.name}: the button stopped no training")
+    panel.screenshot(path=out / "training-stopped.png")
+    page.keyboard.press("Control+s")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        saved = json.loads(path.read_text(encoding="utf-8"))["cells"][2]["outputs"]
+        html = "".join("".join(output.get("data", {}).get("text/html", "")) for output in saved)
+        if "Stopped" in html and "<script" not in html and "<img" in html:
+            print("  its button stopped it, and the notebook keeps the last picture", flush=True)
+            return
+        page.wait_for_timeout(250)
+    raise Failed(f"{path.name}: the saved notebook does not hold what the panel showed last: {html[-300:]}")
 
 
 def gallery(page: Page, server: Server, names: list, folder: Path, out: Path):
@@ -191,6 +304,12 @@ def main() -> int:
             else:
                 notebook = Notebook(page, server, arguments.notebook, arguments.work)
                 drive(notebook, arguments.out, arguments.timeout)
+                play(notebook, arguments.out)
+                draw(notebook, arguments.out, arguments.timeout)
+                notebook.check_console()
+                page.goto("about:blank")
+                server.stop_kernels()
+                watch(page, server, arguments.work, arguments.out, arguments.timeout)
         except (Failed, TimeoutError) as error:
             page.screenshot(path=arguments.out / "failed.png")
             print(f"lab browser: {error}\nThe page at that moment: {arguments.out / 'failed.png'}", file=sys.stderr)

@@ -48,6 +48,7 @@ class Server:
             "ServerApp.root_dir": folder,
             "ServerApp.open_browser": False,
             "ServerApp.allow_root": True,
+            "LabApp.expose_app_in_browser": True,  # as `make lab` does
         }
         self.command = [sys.executable, "-m", "jupyterlab", *(f"--{key}={value}" for key, value in options.items())]
         self.process = None

@@ -45,6 +45,12 @@ enum Verb {
     Run(RunArgs),
     /// Drive a notebook in JupyterLab in Chromium
     Browser(BrowserArgs),
+    /// Make a static site of the notebooks as they are saved; nothing is run
+    Site {
+        /// Where it goes [default: target/site]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Measure, beside the peers where they are installed
     Bench(BenchArgs),
     /// Run every test
@@ -85,6 +91,7 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
             net::loopback_up(&layout)?;
             run::browser(arguments)?;
         }
+        Verb::Site { out } => run::site(out)?,
         Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
         Verb::Test => suite::test(&layout)?,
         Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,

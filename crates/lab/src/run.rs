@@ -126,8 +126,22 @@ pub fn browser(args: BrowserArgs) -> Result<()> {
     become_program(&mut driver)
 }
 
+/// Makes the static site of the notebooks as they are saved. Returns only if it cannot begin.
+pub fn site(out: Option<PathBuf>) -> Result<()> {
+    let layout = Layout::find()?;
+    let out = out_folder(out, &layout, "site")?;
+    let mut maker = program(&layout, "site.py")?;
+    become_program(
+        maker
+            .arg("--notebooks")
+            .arg(layout.notebooks())
+            .arg("--out")
+            .arg(out),
+    )
+}
+
 /// The lesson's notebooks in their order: those whose names begin with a digit.
-fn lesson(layout: &Layout) -> Result<Vec<PathBuf>> {
+pub fn lesson(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = entries(&layout.notebooks())?
         .into_iter()
         .filter(|path| {

@@ -2,10 +2,13 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::layout::Layout;
-use crate::tools;
+use crate::{run, tools};
+
+/// How many notebooks follow the video.
+const FOLLOW_THE_VIDEO: usize = 5;
 
 /// Formatting, lints, documentation, Rust's tests, the notebooks, the browser.
 pub fn test(layout: &Layout) -> Result<()> {
@@ -38,17 +41,43 @@ pub fn test(layout: &Layout) -> Result<()> {
         }
         tools::run(&mut cargo).with_context(|| format!("the {name} are not right"))?;
     }
-    // Each in a process of its own: the runner becomes another program. It is the copy that set-up
-    // made, since the tests may have built this program anew and put it in this one's place.
-    for (name, verb) in [("notebooks", "run"), ("browser", "browser")] {
-        println!("\n== {name}");
-        tools::run(
-            Command::new(layout.launcher())
-                .arg(verb)
-                .current_dir(&layout.root),
-        )
-        .with_context(|| format!("the {name} failed"))?;
-    }
+    println!("\n== notebooks");
+    notebooks(layout)?;
+    println!("\n== browser");
+    tools::run(lab(layout).arg("browser")).context("the browser failed")?;
     println!("\nall tests passed");
+    Ok(())
+}
+
+/// The workbench as a process of its own: the runner becomes another program. It is the copy that set-up made, since
+/// the tests may have built this program anew and put it in this one's place.
+fn lab(layout: &Layout) -> Command {
+    let mut lab = Command::new(layout.launcher());
+    lab.current_dir(&layout.root);
+    lab
+}
+
+/// All notebooks in two rows at once: compiling a cell takes one core, training all, so the two fill each other's
+/// gaps. The first row are those that follow the video: each takes up what the one before it saved.
+fn notebooks(layout: &Layout) -> Result<()> {
+    let mut first = run::lesson(layout)?;
+    let second = first.split_off(FOLLOW_THE_VIDEO.min(first.len()));
+    let mut rows = Vec::new();
+    for (name, notebooks) in [("1", first), ("2", second)] {
+        if !notebooks.is_empty() {
+            let out = layout.target().join("lesson").join(name);
+            let mut row = lab(layout);
+            row.arg("run").args(notebooks).arg("--out").arg(out);
+            rows.push(row.spawn().context("the notebooks could not be started")?);
+        }
+    }
+    // Both to their end, whatever comes of the first.
+    let ends: Vec<_> = rows.iter_mut().map(|row| row.wait()).collect();
+    for end in ends {
+        ensure!(
+            end?.success(),
+            "a notebook failed; its own words stand above"
+        );
+    }
     Ok(())
 }

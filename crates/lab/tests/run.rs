@@ -75,6 +75,32 @@ fn assert_failures(report: &Value, name: &str, printed: &str, expected: &[(u64, 
 }
 
 #[test]
+fn the_site_has_a_page_for_every_notebook_and_asks_nobody() {
+    let out = out("site");
+    let made = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["site", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let index = read("index.html");
+    let notebooks = lab::run::lesson(&Layout::find().unwrap()).unwrap();
+    for path in &notebooks {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        assert!(index.contains(&format!("href=\"{stem}.html\"")), "{stem}");
+        let page = read(&format!("{stem}.html"));
+        assert!(page.contains("Find on this page"), "{stem}");
+        for asks in ["src=\"http", "<link", "url(http"] {
+            assert!(!page.contains(asks), "{stem}: {asks}");
+        }
+        assert!(out.join(path.file_name().unwrap()).is_file());
+    }
+    assert!(read("01_what_is_diffusion.html").contains("href=\"02_build_the_model.html\""));
+    assert!(index.contains("teaching.html") && out.join("teaching.html").is_file());
+}
+
+#[test]
 fn failures_of_every_kind_are_found() {
     let out = out("broken");
     let notebooks = ["broken.ipynb", "exits.ipynb", "killed.ipynb", "torn.ipynb"];

@@ -74,10 +74,11 @@ pub struct Explorer {
 
 impl Explorer {
     pub(super) fn new(content: Result<Content>, alt: &'static str) -> Explorer {
-        Explorer {
-            page: content.and_then(|content| page(content, alt)),
-            alt,
-        }
+        Explorer::of(content.and_then(|content| page(content, alt)), alt)
+    }
+
+    pub(super) fn of(page: Result<String>, alt: &'static str) -> Explorer {
+        Explorer { page, alt }
     }
 
     /// The explorer as HTML that needs nothing else.
@@ -126,11 +127,16 @@ fn page(content: Content, alt: &str) -> Result<String> {
         frames: &content.captions,
         play: content.play,
     })?;
+    let still = content.still.alt(alt).html()?;
+    Ok(framed("", &still, &data, SCRIPT))
+}
+
+/// A still picture, and a script that puts something better in its place, made of these data.
+pub(super) fn framed(attributes: &str, still: &str, data: &str, script: &str) -> String {
     // Within a script nothing may look like its end.
     let data = data.replace("</", "<\\/");
-    let still = content.still.alt(alt).html()?;
-    Ok(format!(
-        "<div class=\"explorer\"><style>{STYLE}</style><div class=\"still\">{still}</div>\
-         <script type=\"application/json\">{data}</script><script>{SCRIPT}</script></div>"
-    ))
+    format!(
+        "<div class=\"explorer\"{attributes}><style>{STYLE}</style><div class=\"still\">{still}</div>\
+         <script type=\"application/json\">{data}</script><script>{script}</script></div>"
+    )
 }

@@ -1,0 +1,85 @@
+//! Are they new? The nearest training images, pixel by pixel.
+
+use anyhow::{Context, Result};
+use tch::{Kind, Tensor};
+
+use crate::data::Split;
+use crate::layers::check_images;
+
+/// How many training images, and how many others, are compared at once.
+const BLOCK: i64 = 5_000;
+const OTHERS: i64 = 1_000;
+
+/// The nearest training image of each image, by pixels: its index and the root of the mean squared difference of a
+/// pixel.
+///
+/// `images` are `(N, 1, 28, 28)` in `[0, 1]`.
+///
+/// # Errors
+/// Images of another shape.
+pub fn nearest(images: &Tensor, split: &Split) -> Result<Vec<(usize, f64)>> {
+    check_images(images)?;
+    let shape = images.size();
+    if shape[0] > OTHERS {
+        let parts = images.split(OTHERS, 0);
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| nearest(part, split))
+            .collect::<Result<_>>()?;
+        return Ok(parts.concat());
+    }
+    let flat = images.to_kind(Kind::Float).flatten(1, -1);
+    let squares = flat.square().sum_dim_intlist(1i64, true, Kind::Float);
+    let mut best: Option<(Tensor, Tensor)> = None;
+    let len = split.len() as i64;
+    for start in (0..len).step_by(BLOCK as usize) {
+        let end = len.min(start + BLOCK);
+        let indices: Vec<i64> = (start..end).collect();
+        let block = split.batch(&indices)?.flatten(1, -1);
+        // |a - b|² = |a|² - 2 a·b + |b|²
+        let others = block.square().sum_dim_intlist(1i64, false, Kind::Float);
+        let distances = &squares - flat.matmul(&block.tr()) * 2.0 + others.unsqueeze(0);
+        let (least, at) = distances.min_dim(1, false);
+        let at = at + start;
+        best = Some(match best {
+            None => (least, at),
+            Some((before, before_at)) => {
+                let nearer = least.lt_tensor(&before);
+                (
+                    least.where_self(&nearer, &before),
+                    at.where_self(&nearer, &before_at),
+                )
+            }
+        });
+    }
+    let (least, at) = best.context("there are no images to compare with")?;
+    let pixels = (shape[2] * shape[3]) as f64;
+    let distances =
+        Vec::<f64>::try_from(&(least.to_kind(Kind::Double) / pixels).clamp_min(0.0).sqrt())?;
+    let at = Vec::<i64>::try_from(at)?;
+    Ok(at
+        .into_iter()
+        .map(|at| at as usize)
+        .zip(distances)
+        .collect())
+}
+
+/// The share of images that are copies: nearer to a training image than `1 in 100` of unseen real images are. A model
+/// that has learnt digits by heart has many; one that draws new ones has about 0.01.
+///
+/// # Errors
+/// As [`nearest`].
+pub fn copies(images: &Tensor, train: &Split, unseen: &Split) -> Result<f64> {
+    let mut real: Vec<f64> = nearest(&unseen.images(unseen.len().min(2_000))?, train)?
+        .into_iter()
+        .map(|(_, distance)| distance)
+        .collect();
+    real.sort_by(f64::total_cmp);
+    let limit = real[real.len() / 100];
+    let ours = nearest(images, train)?;
+    let near = ours
+        .iter()
+        .filter(|(_, distance)| *distance < limit)
+        .count();
+    Ok(near as f64 / ours.len() as f64)
+}
