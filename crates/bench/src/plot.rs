@@ -1,11 +1,13 @@
 //! Two pictures: how many times better ours is, and the race as curves.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use diffusion::figure::{Figure, Series, curve};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::race::{Curve, GOAL};
 use crate::report::Outcome;
@@ -17,14 +19,19 @@ const ROW: f64 = 26.0;
 const LEFT: f64 = 370.0;
 /// Where it ends; right of it stand the numbers.
 const RIGHT: f64 = 770.0;
-const INK: &str = "#333333";
-const GREY: &str = "#e4e4e4";
-const BLUE: &str = "#0072b2";
-const VERMILLION: &str = "#d55e00";
+/// Size of text.
+const SIZE: i32 = 13;
+const INK: RGBColor = RGBColor(51, 51, 51);
+const GREY: RGBColor = RGBColor(228, 228, 228);
+const BLUE: RGBColor = RGBColor(0, 114, 178);
+const VERMILLION: RGBColor = RGBColor(213, 94, 0);
 
 /// A dot for each peer of each measurement, on an axis that doubles; a bar marks the target. None
 /// where there is no ratio.
-pub fn ratios(outcomes: &[Outcome]) -> Option<String> {
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn ratios(outcomes: &[Outcome]) -> Result<Option<String>> {
     let dots: Vec<(&Outcome, &str, f64)> = outcomes
         .iter()
         .flat_map(|outcome| {
@@ -48,7 +55,7 @@ pub fn ratios(outcomes: &[Outcome]) -> Option<String> {
         .log2()
         .ceil();
     if dots.is_empty() {
-        return None;
+        return Ok(None);
     }
     let x = |ratio: f64| LEFT + (ratio.log2() - lowest) / (highest - lowest) * (RIGHT - LEFT);
     let bottom = HEAD + ROW * dots.len() as f64;
@@ -57,116 +64,72 @@ pub fn ratios(outcomes: &[Outcome]) -> Option<String> {
         .iter()
         .map(|(outcome, peer, ratio)| format!("{} beside {peer}: {ratio:.2}", outcome.name))
         .collect();
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"DejaVu Sans, sans-serif\" font-size=\"13\" fill=\"{INK}\" role=\"img\">\n\
-         <title>How many times better ours is. {}</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        escape(&alt.join("; "))
-    );
-    text(
-        &mut svg,
-        (16.0, 28.0),
-        "start",
-        "font-size=\"18\"",
-        "How many times better ours is",
-    );
-    text(
-        &mut svg,
-        (16.0, 50.0),
-        "start",
-        "",
-        "to the right of 1 ours is better; the bar is the target",
-    );
-    for power in lowest as i32..=highest as i32 {
-        let ratio = 2f64.powi(power);
-        let (colour, width) = if power == 0 { (INK, 1.5) } else { (GREY, 1.0) };
-        stroke(
-            &mut svg,
-            (x(ratio), HEAD - 8.0),
-            (x(ratio), bottom),
-            colour,
-            width,
-        );
-        text(
-            &mut svg,
-            (x(ratio), bottom + 20.0),
-            "middle",
-            "",
-            &ratio.to_string(),
-        );
-    }
-    text(
-        &mut svg,
-        (x(1.0), bottom + 42.0),
-        "middle",
-        "",
-        "as good as the peer",
-    );
-    let mut last = "";
-    for (at, (outcome, peer, ratio)) in dots.iter().enumerate() {
-        let y = HEAD + ROW * (at as f64 + 0.5);
-        if outcome.name != last {
-            last = outcome.name;
-            text(
-                &mut svg,
-                (16.0, y + 4.5),
-                "start",
-                "font-weight=\"bold\"",
-                last,
-            );
-            if at > 0 {
-                stroke(
-                    &mut svg,
-                    (16.0, y - ROW / 2.0),
-                    (WIDTH - 16.0, y - ROW / 2.0),
-                    GREY,
-                    1.0,
-                );
+    let mut svg = String::new();
+    {
+        let sheet = SVGBackend::with_string(&mut svg, (WIDTH as u32, height as u32));
+        let sheet = Sheet(sheet.into_drawing_area());
+        sheet.0.fill(&WHITE).map_err(failed)?;
+        let title = "How many times better ours is";
+        sheet.text((16.0, 22.0), HPos::Left, 18, title)?;
+        let below = "to the right of 1 ours is better; the bar is the target";
+        sheet.text((16.0, 46.0), HPos::Left, SIZE, below)?;
+        for power in lowest as i32..=highest as i32 {
+            let ratio = 2f64.powi(power);
+            let (colour, width) = if power == 0 { (INK, 2) } else { (GREY, 1) };
+            sheet.line((x(ratio), HEAD - 8.0), (x(ratio), bottom), colour, width)?;
+            let at = (x(ratio), bottom + 16.0);
+            sheet.text(at, HPos::Center, SIZE, &ratio.to_string())?;
+        }
+        let at = (x(1.0), bottom + 38.0);
+        sheet.text(at, HPos::Center, SIZE, "as good as the peer")?;
+        let mut last = "";
+        for (at, (outcome, peer, ratio)) in dots.iter().enumerate() {
+            let y = HEAD + ROW * (at as f64 + 0.5);
+            if outcome.name != last {
+                last = outcome.name;
+                sheet.text((16.0, y), HPos::Left, SIZE, last)?;
+                let above = y - ROW / 2.0;
+                sheet.line((16.0, above), (WIDTH - 16.0, above), GREY, 1)?;
             }
+            sheet.text((LEFT - 14.0, y), HPos::Right, SIZE, peer)?;
+            sheet.line((x(1.0), y), (x(*ratio), y), BLUE, 2)?;
+            if let Some(target) = outcome.target[*peer].as_f64() {
+                sheet.line((x(target), y - 9.0), (x(target), y + 9.0), VERMILLION, 3)?;
+            }
+            let dot = Circle::new(place((x(*ratio), y)), 5, BLUE.filled());
+            sheet.0.draw(&dot).map_err(failed)?;
+            sheet.text((WIDTH - 16.0, y), HPos::Right, SIZE, &format!("{ratio:.2}"))?;
         }
-        text(&mut svg, (LEFT - 14.0, y + 4.5), "end", "", peer);
-        stroke(&mut svg, (x(1.0), y), (x(*ratio), y), BLUE, 2.0);
-        if let Some(target) = outcome.target[*peer].as_f64() {
-            stroke(
-                &mut svg,
-                (x(target), y - 9.0),
-                (x(target), y + 9.0),
-                VERMILLION,
-                3.0,
-            );
-        }
-        let _ = writeln!(
-            svg,
-            "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{BLUE}\"/>",
-            x(*ratio)
-        );
-        text(
-            &mut svg,
-            (WIDTH - 16.0, y + 4.5),
-            "end",
-            "",
-            &format!("{ratio:.2}"),
-        );
+        sheet.0.present().map_err(failed)?;
     }
-    svg.push_str("</svg>\n");
-    Some(svg)
+    // For those who cannot see it.
+    let alt = escape(&alt.join("; "));
+    let title = format!("><title>How many times better ours is. {alt}</title>");
+    Ok(Some(svg.replacen('>', &title, 1)))
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, more: &str, words: &str) {
-    let words = escape(words);
-    let _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {more}>{words}</text>"
-    );
+/// The sheet that the ratios are drawn on, by places in pixels.
+struct Sheet<'a>(DrawingArea<SVGBackend<'a>, Shift>);
+
+impl Sheet<'_> {
+    fn text(&self, at: (f64, f64), anchor: HPos, size: i32, words: &str) -> Result<()> {
+        let style = ("sans-serif", size).into_font().color(&INK);
+        let style = style.pos(Pos::new(anchor, VPos::Center));
+        self.0.draw_text(words, &style, place(at)).map_err(failed)
+    }
+
+    fn line(&self, from: (f64, f64), to: (f64, f64), colour: RGBColor, width: u32) -> Result<()> {
+        let line = PathElement::new([place(from), place(to)], colour.stroke_width(width));
+        self.0.draw(&line).map_err(failed)
+    }
 }
 
-fn stroke(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str, width: f64) {
-    let ((x1, y1), (x2, y2)) = (from, to);
-    let _ = writeln!(
-        svg,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\" stroke-width=\"{width}\"/>"
-    );
+fn place((x, y): (f64, f64)) -> (i32, i32) {
+    (x.round() as i32, y.round() as i32)
+}
+
+fn failed(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("{error}")
 }
 
 fn escape(words: &str) -> String {
@@ -212,7 +175,7 @@ pub fn race(curves: &[Curve]) -> Figure {
 /// When a picture cannot be drawn or written.
 pub fn save(outcomes: &[Outcome], folder: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
-    if let Some(svg) = ratios(outcomes) {
+    if let Some(svg) = ratios(outcomes)? {
         let path = folder.join("ratios.svg");
         fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))?;
         files.push(path);
@@ -254,10 +217,16 @@ mod tests {
             .into_iter()
             .chain(all)
             .collect();
-        let svg = ratios(&[Outcome::new(found, all)]).unwrap();
+        let svg = ratios(&[Outcome::new(found, all)]).unwrap().unwrap();
         assert_eq!(svg.matches("<circle").count(), 4);
-        assert_eq!(svg.matches(VERMILLION).count(), 2);
-        assert!(svg.contains(">cnn_train_mixed<") && svg.contains(">0.10<"));
+        assert_eq!(svg.matches("#D55E00").count(), 2);
+        assert!(
+            svg.contains("cnn_train_mixed\n") && svg.contains("0.10\n"),
+            "{svg}"
+        );
+        assert!(svg.contains(
+            "<title>How many times better ours is. cnn_train_mixed beside keras-float32: 2.00"
+        ));
         for x in svg.split("cx=\"").skip(1) {
             let x: f64 = x.split('"').next().unwrap().parse().unwrap();
             assert!((LEFT..=RIGHT).contains(&x), "{x}");
@@ -266,7 +235,7 @@ mod tests {
 
     #[test]
     fn without_peers_there_are_no_ratios_to_draw() {
-        assert!(ratios(&[]).is_none());
+        assert!(ratios(&[]).unwrap().is_none());
     }
 
     #[test]
