@@ -47,27 +47,57 @@ pub fn ssim(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
         shape.len() == 4 && shape[2] >= WINDOW && shape[3] >= WINDOW,
         "SSIM takes images of shape (N, 1, H, W) of at least 7x7 pixels; these have {shape:?}"
     );
-    let (x, y) = (original.to_kind(Kind::Double), other.to_kind(Kind::Double));
-    let mean =
-        |t: &Tensor| t.avg_pool2d([WINDOW, WINDOW], [1, 1], [0, 0], false, true, None::<i64>);
+    let [height, width] = [shape[2], shape[3]].map(|size| size as usize);
+    // Image by image, each small enough to stay in the core's own cache.
+    let numbers = |t: &Tensor| Vec::<f64>::try_from(t.to_kind(Kind::Double).contiguous().view(-1));
+    let (x, y) = (numbers(original)?, numbers(other)?);
+    let images = x.chunks(height * width).zip(y.chunks(height * width));
+    Ok(images.map(|(x, y)| ssim_of(x, y, width)).collect())
+}
+
+/// [`ssim`] of one image.
+fn ssim_of(x: &[f64], y: &[f64], width: usize) -> f64 {
     let n = (WINDOW * WINDOW) as f64;
-    let (mx, my) = (mean(&x), mean(&y));
-    let covariance = |a: &Tensor, b: &Tensor, ma: &Tensor, mb: &Tensor| {
-        (mean(&(a * b)) - ma * mb) * (n / (n - 1.0))
-    };
-    let (vx, vy, vxy) = (
-        covariance(&x, &x, &mx, &mx),
-        covariance(&y, &y, &my, &my),
-        covariance(&x, &y, &mx, &my),
+    let product =
+        |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a * b).collect() };
+    let means = |image: &[f64]| window_means(image, width);
+    let (mx, my) = (means(x), means(y));
+    let (xx, yy, xy) = (
+        means(&product(x, x)),
+        means(&product(y, y)),
+        means(&product(x, y)),
     );
     let (c1, c2) = (0.01f64.powi(2), 0.03f64.powi(2));
-    let luminance = (&mx * &my * 2.0 + c1) / (mx.square() + my.square() + c1);
-    let structure = (vxy * 2.0 + c2) / (vx + vy + c2);
-    to_array(
-        &(luminance * structure)
-            .flatten(1, -1)
-            .mean_dim(1i64, false, Kind::Double),
-    )
+    let windows = mx.len();
+    let sum: f64 = (0..windows)
+        .map(|at| {
+            let (mx, my) = (mx[at], my[at]);
+            let covariance = |mean_of_product: f64, product_of_means: f64| {
+                (mean_of_product - product_of_means) * n / (n - 1.0)
+            };
+            let (vx, vy) = (covariance(xx[at], mx * mx), covariance(yy[at], my * my));
+            let vxy = covariance(xy[at], mx * my);
+            let luminance = (2.0 * mx * my + c1) / (mx * mx + my * my + c1);
+            let structure = (2.0 * vxy + c2) / (vx + vy + c2);
+            luminance * structure
+        })
+        .sum();
+    sum / windows as f64
+}
+
+/// The means over all windows that lie wholly within an image, row by row.
+fn window_means(image: &[f64], width: usize) -> Vec<f64> {
+    let size = WINDOW as usize;
+    let across: Vec<f64> = image
+        .chunks(width)
+        .flat_map(|row| row.windows(size).map(|window| window.iter().sum::<f64>()))
+        .collect();
+    let row = width - size + 1;
+    let below = |at: usize| (0..size).map(|down| across[at + down * row]).sum::<f64>();
+    let n = (size * size) as f64;
+    (0..across.len() - (size - 1) * row)
+        .map(|at| below(at) / n)
+        .collect()
 }
 
 /// Binary cross-entropy of predicted pixels, averaged over all pixels and images:
