@@ -10,6 +10,7 @@
   const line = make("label", live, { className: "row" });
   make("span", line, { className: "name", textContent: names[1] });
   const input = make("input", line, { type: "range", min: 0, max: 100, step: 1, value: 50 });
+  input.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for itself
   make("span", line, { className: "name", textContent: names[0] });
   function show() {
     above.style.clipPath = `inset(0 ${100 - input.value}% 0 0)`;

@@ -17,6 +17,7 @@
     const line = make("label", live, { className: "row" });
     make("span", line, { className: "name", textContent: slider.name });
     const input = make("input", line, { type: "range", min: 0, max: slider.stops.length - 1, step: 1, value: slider.first });
+    input.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for itself
     const shown = make("output", line, {});
     input.addEventListener("input", () => { stop(); show(); });
     return { input, shown, stops: slider.stops };

@@ -12,6 +12,7 @@
   const make = (kind, parent, properties) => parent.appendChild(Object.assign(document.createElement(kind), properties));
   const live = document.createElement("div");
   const canvas = make("canvas", live, { width: SIDE * ZOOM, height: SIDE * ZOOM, tabIndex: 0 });
+  canvas.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for itself
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", "A pad to draw a digit on: by mouse or finger, or by arrow keys while the space bar holds the pen down");
   const line = make("div", live, { className: "row" });
