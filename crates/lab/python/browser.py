@@ -87,7 +87,18 @@ class Notebook:
         deadline = time.monotonic() + 10
         while prompt.text_content() == before and time.monotonic() < deadline:
             self.page.wait_for_timeout(100)
-        self.wait_until_idle(seconds)
+        self.wait_for(cell, seconds)
+
+    def wait_for(self, cell, seconds: float):
+        """Waits until one cell has run, whatever the others do."""
+        deadline = time.monotonic() + seconds
+        while not re.fullmatch(r"\[\d+\]:", cell.locator(".jp-InputArea-prompt").text_content().strip()):
+            if time.monotonic() > deadline:
+                raise Failed(f"{self.name}: a cell had not run after {seconds:g} s")
+            self.page.wait_for_timeout(100)
+        failed = self.page.locator(FAILED)
+        if failed.count():
+            raise Failed(f"{self.name}: a cell failed: {failed.first.inner_text()[:2000]}")
 
     def replace(self, cell, old: str, new: str):
         """Edits one line of a cell by typing."""
