@@ -97,9 +97,13 @@ fn html_row(row: &[String], bold: bool) -> String {
     format!("<tr>{}</tr>", cells.collect::<String>())
 }
 
-/// As text, which is also what evcxr shows where it falls back to `{:?}`.
+/// As text. In a notebook it shows the table, too: where a cell moved a variable into it, evcxr mends the cell by itself
+/// and then shows its last value with `{:?}`.
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if in_notebook() {
+            self.evcxr_display();
+        }
         fmt::Display::fmt(self, f)
     }
 }
