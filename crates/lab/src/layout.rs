@@ -76,6 +76,16 @@ impl Layout {
         self.kernel().join("run")
     }
 
+    /// The toolchain that kernels run in.
+    pub fn toolchain(&self) -> PathBuf {
+        self.kernel().join("toolchain")
+    }
+
+    /// The sources of the standard library that a kernel's analyzer reads.
+    pub fn standard_library(&self) -> PathBuf {
+        self.kernel().join("std")
+    }
+
     /// The copy of this program that `kernel.json` names: `cargo build` must not pull it away from
     /// under a running JupyterLab.
     pub fn launcher(&self) -> PathBuf {

@@ -1,5 +1,7 @@
 //! The command line of the workbench; `make` calls it.
 
+use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +11,7 @@ use lab::bench::BenchArgs;
 use lab::layout::Layout;
 use lab::parts::Options;
 use lab::run::{BrowserArgs, RunArgs};
-use lab::{bench, doctor, jupyter, kernel, net, run, setup, suite};
+use lab::{analyzer, bench, doctor, jupyter, kernel, net, run, setup, suite};
 
 /// The workbench of the lesson.
 #[derive(Parser)]
@@ -64,7 +66,14 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match act(Arguments::parse()) {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let end = match arguments.split_first() {
+        Some((program, arguments)) if analyzer::is_cargo(program) => {
+            analyzer::as_cargo(program, arguments)
+        }
+        _ => act(Arguments::parse()),
+    };
+    match end {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

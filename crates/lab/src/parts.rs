@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::layout::Layout;
-use crate::{evcxr, libtorch, mnist, python, seed, spec, toolchain};
+use crate::{analyzer, evcxr, libtorch, mnist, python, seed, spec, toolchain};
 
 /// What a look at a part finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +73,12 @@ pub const PARTS: &[Part] = &[
         name: "kernel",
         check: spec::check,
         make: spec::make,
+        shared: false,
+    },
+    Part {
+        name: "analyzer",
+        check: analyzer::check,
+        make: analyzer::make,
         shared: false,
     },
     Part {

@@ -71,6 +71,7 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     cells::fetch(&[&layout.root, &new])?;
     cells::compile(layout, &new, true)
         .context("the support crate could not be compiled for the kernels")?;
+    cells::check(layout, &new).context("the support crate could not be checked for the kernels")?;
     // Every kernel writes its own cells, in place, and must not share them with others.
     cells::forget(&new, &["ctx-", "ctx.", "libctx", "libcode_"])?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
@@ -90,6 +91,12 @@ fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
     fs::rename(new, layout.seed()).with_context(|| format!("cannot rename {}", new.display()))?;
     drop(lock);
     tools::remove_dir(&old)
+}
+
+/// What a kernel needs only if it has to compile the support crate again: nine tenths of what would be its own.
+pub fn is_only_for_rebuilding(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "incremental")
+        || path.extension().is_some_and(|end| end == "o")
 }
 
 /// Who copies the warm directory holds this lock shared; who swaps it, or makes and sweeps kernels'
@@ -136,7 +143,7 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
 
 fn inputs(layout: &Layout) -> Result<Inputs> {
     let mut text = format!(
-        "{}\nevcxr {EVCXR_VERSION}\n{}\n{}\n",
+        "{}\nevcxr {EVCXR_VERSION}, built and checked\n{}\n{}\n",
         cells::WORKSPACE,
         toolchain::rust_in_full()?,
         libtorch::in_use(layout)?.display()

@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::layout::Layout;
-use crate::libtorch;
 use crate::parts::{Finding, Options};
-use crate::tools;
+use crate::{analyzer, libtorch, tools};
 
 /// Large pages for what libtorch allocates, memory that is kept, and one arena for all threads:
 /// training is 1.4 times (float32) to 1.9 times (mixed precision) faster than without.
@@ -43,6 +42,7 @@ pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
         variables.push(("CARGO_HOME", text(folder)));
     }
     variables.push(("DIFFUSION_CACHE", text(layout.cache.clone())));
+    variables.extend(analyzer::environment(layout));
     Ok(variables
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

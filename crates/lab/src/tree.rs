@@ -14,15 +14,23 @@ use anyhow::{Context, Result};
 /// into place and never write into it: the test `kernels_do_not_share_what_one_rebuilds` holds
 /// them to it.
 pub fn clone(from: &Path, to: &Path) -> Result<()> {
+    clone_but(from, to, &|_| false)
+}
+
+/// [`clone`] without the files and folders that `leave_out` names.
+pub fn clone_but(from: &Path, to: &Path, leave_out: &dyn Fn(&Path) -> bool) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if leave_out(&source) {
+            continue;
+        }
         let data = entry
             .metadata()
             .with_context(|| format!("cannot read {}", source.display()))?;
         if data.is_dir() {
-            clone(&source, &target)?;
+            clone_but(&source, &target, leave_out)?;
         } else if data.is_symlink() {
             fs::read_link(&source)
                 .and_then(|link| std::os::unix::fs::symlink(link, &target))

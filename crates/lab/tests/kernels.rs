@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Scratch, lab, names, text};
 use lab::layout::Layout;
-use lab::{kernel, tree};
+use lab::{kernel, seed, tree};
 
 /// A clone whose warm directory is tiny and whose kernel only says where it builds, and waits.
 fn clone_with_fake_kernel(scratch: &Scratch) -> Layout {
@@ -142,6 +142,22 @@ fn a_kernel_says_what_is_missing() {
         "{}",
         text(&output)
     );
+}
+
+#[test]
+fn a_fresh_kernel_copies_nothing_that_only_a_rebuild_reads() {
+    let scratch = Scratch::new("thin");
+    let (seed, own) = (scratch.0.join("seed"), scratch.0.join("own"));
+    fs::create_dir_all(seed.join("debug/incremental/diffusion-1")).unwrap();
+    for file in [
+        "debug/incremental/diffusion-1/x.bin",
+        "debug/a.o",
+        "debug/a.rlib",
+    ] {
+        fs::write(seed.join(file), "").unwrap();
+    }
+    tree::clone_but(&seed, &own, &seed::is_only_for_rebuilding).unwrap();
+    assert_eq!(names(&own.join("debug")), ["a.rlib"]);
 }
 
 /// Real compilers on copies of one warm directory: what one kernel compiles anew must not reach the
