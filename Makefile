@@ -2,7 +2,9 @@
 #   make lab            JupyterLab on the notebooks       make lab PORT=8890   on that port
 #   make lesson         every notebook, without a browser
 #   make test           every test there is
+#   make class          a JupyterHub for a class       make class HOST=0.0.0.0 PORT=8000
 #   make site           the saved notebooks as pages that need no network
+#   make slides         the same as slides, one page for each notebook
 #   make bench          the measurements              make bench PEERS=1 QUICK=1 ONLY="NAME …"
 #   make doctor         what is there, what is missing, and the mend
 #   make clean          removes what was built here, never a notebook
@@ -13,16 +15,22 @@ endif
 
 LAB = cargo run --package lab --
 
-.PHONY: lab lesson site test bench setup doctor clean
+.PHONY: lab class lesson site slides test bench setup doctor clean
 
 lab: setup
 	@$(LAB) jupyter $(if $(PORT),--port $(PORT))
+
+class: setup
+	@$(LAB) class $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 lesson: setup
 	@$(LAB) run
 
 site: setup
 	@$(LAB) site
+
+slides: setup
+	@$(LAB) slides
 
 test: setup
 	@$(LAB) test

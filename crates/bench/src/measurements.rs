@@ -64,6 +64,12 @@ const OURS_TO_19DB: Contender =
 const OURS_TO_19DB_AS_KERAS: Contender =
     contender("ours", Program::Ours, &["to-19db", "--start", "keras"]);
 const KERNEL: Contender = contender("kernel", Program::Jupyter("kernel_times.py"), &[]);
+/// The same cells in Python: ipykernel, Keras, matplotlib.
+const PYTHON_KERNEL: Contender = contender(
+    "python-kernel",
+    Program::Peer("kernel_times.py"),
+    &["--python"],
+);
 const KERAS_FLOAT32: Contender = contender("keras-float32", KERAS, &["--policy", "float32"]);
 const KERAS_MIXED: Contender = contender("keras-mixed", KERAS, &["--policy", "mixed_bfloat16"]);
 const KERAS_TO_19DB: Contender = contender(
@@ -162,7 +168,8 @@ const KERNEL_TIME: Measurement = Measurement {
     unit: "s",
     better: Better::Lower,
     ours: KERNEL,
-    rounds: (5, 1),
+    peers: &[(PYTHON_KERNEL, None)],
+    rounds: (20, 1),
     ..TRAIN
 };
 
@@ -325,14 +332,59 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         name: "first_picture",
         what: "from the start of a kernel to notebook 1's first picture, all its cells run at once",
+        limit: Some(9.0),
         request: |_| json!({"run": "first_picture"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "first_cell_after_reading",
+        what: "the first cell of notebook 1, when it has been open for 20 s",
+        limit: Some(0.6),
+        request: |quick| json!({"run": "first_cell_after_reading", "seconds": if quick { 1 } else { 20 }}),
         ..KERNEL_TIME
     },
     Measurement {
         name: "edit_to_picture",
         what: "from another noise level in notebook 4 to its picture",
+        limit: Some(0.45),
         rounds: (20, 3),
         request: |_| json!({"run": "edit_to_picture"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "compile_error",
+        what: "from running a cell with a mistake to the words about it",
+        limit: Some(0.5),
+        rounds: (20, 3),
+        request: |_| json!({"run": "compile_error"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "explorer",
+        what: "from running the cell of the noise explorer to its page",
+        limit: Some(1.5),
+        peers: &[],
+        rounds: (20, 3),
+        request: |_| json!({"run": "explorer"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "kernel_memory",
+        what: "memory of an idle kernel after notebook 1's first picture, all its processes",
+        unit: "MB",
+        limit: Some(850.0),
+        rounds: (5, 1),
+        request: |_| json!({"run": "kernel_memory"}),
+        ..KERNEL_TIME
+    },
+    Measurement {
+        name: "kernel_disk",
+        what: "what a kernel has on disk after notebook 1's first picture and shares with nobody",
+        unit: "MB",
+        limit: Some(60.0),
+        peers: &[],
+        rounds: (5, 1),
+        request: |_| json!({"run": "kernel_disk"}),
         ..KERNEL_TIME
     },
 ];

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::measurements::{Better, Contender, Measurement, Way};
 use crate::race::Curve;
 use crate::rounds::Rounds;
-use crate::stats::{median, range, ratio, ratios};
+use crate::stats::{median, percentile_95, range, ratio, ratios};
 use crate::text::{grid, number};
 
 /// What the numbers are; stands below the table.
@@ -56,6 +56,8 @@ pub struct Outcome {
     pub ours: Option<f64>,
     /// Our lowest and highest round.
     pub range: Option<[f64; 2]>,
+    /// The 95th percentile of our rounds, where there are at least 20.
+    pub p95: Option<f64>,
     /// Our rounds.
     pub rounds: Vec<f64>,
     /// The loss that our last round ended with.
@@ -64,6 +66,8 @@ pub struct Outcome {
     pub peers: BTreeMap<&'static str, f64>,
     /// Each peer's lowest and highest round.
     pub peer_ranges: BTreeMap<&'static str, [f64; 2]>,
+    /// The 95th percentile of each peer's rounds, where there are at least 20.
+    pub peer_p95: BTreeMap<&'static str, f64>,
     /// Each peer's rounds.
     pub peer_rounds: BTreeMap<&'static str, Vec<f64>>,
     /// The loss that each peer's last round ended with.
@@ -99,10 +103,12 @@ impl Outcome {
             better: measurement.better,
             ours: None,
             range: None,
+            p95: None,
             rounds: Vec::new(),
             loss: None,
             peers: BTreeMap::new(),
             peer_ranges: BTreeMap::new(),
+            peer_p95: BTreeMap::new(),
             peer_rounds: BTreeMap::new(),
             peer_losses: BTreeMap::new(),
             ratio: BTreeMap::new(),
@@ -126,6 +132,7 @@ impl Outcome {
             if at == 0 {
                 outcome.ours = median(&values);
                 outcome.range = range(&values);
+                outcome.p95 = percentile_95(&values);
                 outcome.rounds = values;
                 outcome.loss = rounds.loss;
                 continue;
@@ -133,6 +140,9 @@ impl Outcome {
             if let Some((value, range)) = median(&values).zip(range(&values)) {
                 outcome.peers.insert(name, value);
                 outcome.peer_ranges.insert(name, range);
+                outcome
+                    .peer_p95
+                    .extend(percentile_95(&values).map(|value| (name, value)));
                 outcome.peer_rounds.insert(name, values);
             }
             if let Some(loss) = rounds.loss {
@@ -209,7 +219,13 @@ impl Outcome {
                     verdict(self.keeps(limit, ours))
                 )
             });
-            lines.push(line("ours", ours, range, self.loss, &limit));
+            lines.push(line(
+                "ours",
+                ours,
+                range,
+                self.loss,
+                &format!("{}{limit}", p95(self.p95)),
+            ));
         }
         for (name, value) in &self.peers {
             let ratio = self.ratio.get(name).map_or(String::new(), |ratio| {
@@ -227,6 +243,7 @@ impl Outcome {
                 }
             });
             let loss = self.peer_losses.get(name).copied();
+            let ratio = format!("{}{ratio}", p95(self.peer_p95.get(name).copied()));
             lines.push(line(name, *value, self.peer_ranges[name], loss, &ratio));
         }
         let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -238,6 +255,12 @@ impl Outcome {
         }
         lines
     }
+}
+
+fn p95(value: Option<f64>) -> String {
+    value.map_or(String::new(), |value| {
+        format!("95 % within {}   ", number(value))
+    })
 }
 
 fn line(name: &str, value: f64, [low, high]: [f64; 2], loss: Option<f64>, more: &str) -> String {

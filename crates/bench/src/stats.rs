@@ -13,6 +13,17 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some((sorted[sorted.len() / 2 - 1] + upper) / 2.0)
 }
 
+/// The value that 95 of 100 do not exceed, from 20 values on: the nearest rank (Hyndman & Fan 1996, definition 1).
+pub fn percentile_95(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (95 * sorted.len()).div_ceil(100);
+    sorted
+        .get(rank.checked_sub(1)?)
+        .copied()
+        .filter(|_| sorted.len() >= 20)
+}
+
 /// The least and the greatest value.
 pub fn range(values: &[f64]) -> Option<[f64; 2]> {
     let least = values.iter().copied().reduce(f64::min)?;
@@ -44,6 +55,14 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn one_of_twenty_may_be_worse_than_the_95th_percentile() {
+        let mut values: Vec<f64> = (1..=20).rev().map(f64::from).collect();
+        assert_eq!(percentile_95(&values), Some(19.0));
+        values.pop();
+        assert_eq!(percentile_95(&values), None);
     }
 
     #[test]

@@ -71,7 +71,10 @@ impl Table {
         let head: String = self
             .head
             .iter()
-            .map(|title| format!("<th scope=\"col\">{}</th>", escape(title)))
+            .map(|title| match title.is_empty() {
+                true => "<td></td>".to_owned(), // a header that says nothing is none
+                false => format!("<th scope=\"col\">{}</th>", escape(title)),
+            })
             .collect();
         let rows: String = self
             .rows

@@ -4,9 +4,11 @@
 the picture with the three rows, changes the noise factor in its cell, runs that cell and the
 picture's again and waits for the picture to change. Cells are found by their tags: `noise-factor`
 (reads like `let noise: f64 = 0.5;`) and `three-rows`. Its explorers are moved by keyboard and by mouse. Then it
-watches a training in a notebook of its own: the panel must follow it, its button must stop it, and the notebook must keep
-what the panel showed last. With `--gallery` it runs nothing and takes pictures of all notebooks as they look after
-`git clone`: saved outputs, not trusted.
+watches a training in a notebook of its own: the panel must follow it, its button must stop it, the notebook must keep
+what the panel showed last, and the training must go on when it is resumed. It presents the notebook as slides inside
+JupyterLab, running cells as a teacher would, and visits the pages that need no network (`static_pages`). With
+`--every` it runs every notebook to its end instead; with `--gallery` nothing is run, and pictures are taken of
+all notebooks as they look after `git clone`: saved outputs, not trusted.
 """
 
 import argparse
@@ -19,7 +21,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
+import static_pages
 from server import Server
+from static_pages import Failed, check_accessible
 
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync""".split()
@@ -27,10 +31,6 @@ FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-ba
 NOT_OURS = re.compile(r"favicon|ResizeObserver|/lsp/|WebSocket")
 FAILED = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]'
 NEW_NOISE = "0.8"
-
-
-class Failed(Exception):
-    """What the page did not show, in one sentence."""
 
 
 class Notebook:
@@ -91,11 +91,7 @@ class Notebook:
 
     def wait_for(self, cell, seconds: float):
         """Waits until one cell has run, whatever the others do."""
-        deadline = time.monotonic() + seconds
-        while not re.fullmatch(r"\[\d+\]:", cell.locator(".jp-InputArea-prompt").text_content().strip()):
-            if time.monotonic() > deadline:
-                raise Failed(f"{self.name}: a cell had not run after {seconds:g} s")
-            self.page.wait_for_timeout(100)
+        wait_for_number(self.page, cell, self.name, seconds)
         failed = self.page.locator(FAILED)
         if failed.count():
             raise Failed(f"{self.name}: a cell failed: {failed.first.inner_text()[:2000]}")
@@ -136,6 +132,15 @@ class Notebook:
             raise Failed(f"{self.name}: errors on the browser's console: {ours}")
 
 
+def wait_for_number(page: Page, cell, name: str, seconds: float):
+    """Waits until a cell has its number, which it gets when it has run."""
+    deadline = time.monotonic() + seconds
+    while not re.fullmatch(r"\[\d+\]:", cell.locator(".jp-InputArea-prompt").text_content().strip()):
+        if time.monotonic() > deadline:
+            raise Failed(f"{name}: a cell had not run after {seconds:g} s")
+        page.wait_for_timeout(100)
+
+
 def drive(notebook: Notebook, out: Path, seconds: float):
     """The whole visit; pictures of it go to `out`."""
     page, stem = notebook.page, Path(notebook.name).stem
@@ -165,6 +170,8 @@ def drive(notebook: Notebook, out: Path, seconds: float):
     rows.screenshot(path=out / f"{stem}-after.png")
     print(f"  with noise {NEW_NOISE} the picture changed", flush=True)
     print(f"  {notebook.check_pictures()} pictures, each drawn and with alternative text", flush=True)
+    check_accessible(page, notebook.name, {"include": [[".jp-OutputArea-output"]]})
+    print("  axe-core finds nothing in the outputs", flush=True)
 
 
 def play(notebook: Notebook, out: Path):
@@ -234,6 +241,8 @@ TRAINING = [
     ),
     ("training.monitor()", "panel"),
     ("let (cnn, history): (Cnn, History) = training.wait()?;\nprintln!(\"stopped: {}\", history.stopped);", "end"),
+    ("let again: Training<Cnn> = Training::<Cnn>::resume(\"saved/watched\", &few)?;\nagain.monitor()", "resumed"),
+    ("again.stop();\nlet (cnn, longer): (Cnn, History) = again.wait()?;\nlet kept: bool = longer.epochs[0].loss == history.epochs[0].loss;\nprintln!(\"went on: {}\", kept && longer.epochs.len() + 1 >= history.epochs.len());", "longer"),
 ]
 """A notebook that trains in the background: source and tag of each cell."""
 
@@ -253,14 +262,8 @@ def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
     for cell in (first, notebook.tagged("begin"), notebook.tagged("panel")):
         notebook.run_cell(cell, seconds)
     panel = notebook.tagged("panel").locator(".training")
-    seen, deadline = set(), time.monotonic() + 90
-    while len(seen) < 4:
-        if time.monotonic() > deadline:
-            raise Failed(f"{path.name}: the panel showed only {sorted(seen)} within 90 s")
-        seen.add((panel.locator(".line").inner_text(), panel.locator(".digits img").first.get_attribute("src")))
-        page.wait_for_timeout(250)
+    print(f"  a training's panel changed {follow(page, panel, path.name)} times", flush=True)
     panel.screenshot(path=out / "training-panel.png")
-    print(f"  a training's panel changed {len(seen) - 1} times", flush=True)
     panel.locator("button").click()
     page.wait_for_function("document.querySelector('.training .line').textContent.startsWith('Stopped')", timeout=30_000)
     notebook.run_cell(notebook.tagged("end"), seconds)
@@ -273,10 +276,82 @@ def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
         saved = json.loads(path.read_text(encoding="utf-8"))["cells"][2]["outputs"]
         html = "".join("".join(output.get("data", {}).get("text/html", "")) for output in saved)
         if "Stopped" in html and "<script" not in html and "<img" in html:
-            print("  its button stopped it, and the notebook keeps the last picture", flush=True)
-            return
+            break
         page.wait_for_timeout(250)
-    raise Failed(f"{path.name}: the saved notebook does not hold what the panel showed last: {html[-300:]}")
+    else:
+        raise Failed(f"{path.name}: the saved notebook does not hold what the panel showed last: {html[-300:]}")
+    print("  its button stopped it, and the notebook keeps the last picture", flush=True)
+    notebook.run_cell(notebook.tagged("resumed"), seconds)
+    times = follow(page, notebook.tagged("resumed").locator(".training"), path.name)
+    notebook.run_cell(notebook.tagged("longer"), seconds)
+    if "went on: true" not in notebook.tagged("longer").inner_text():
+        raise Failed(f"{path.name}: resumed, the training did not go on: {notebook.tagged('longer').inner_text()[-300:]}")
+    print(f"  resumed, it went on: its panel changed {times} times", flush=True)
+
+
+def follow(page: Page, panel, name: str) -> int:
+    """Waits until a panel has changed three times while its network trains; how often it did."""
+    seen, deadline = set(), time.monotonic() + 90
+    while len(seen) < 4:
+        if time.monotonic() > deadline:
+            raise Failed(f"{name}: the panel showed only {sorted(seen)} within 90 s")
+        seen.add((panel.locator(".line").inner_text(), panel.locator(".digits img").first.get_attribute("src")))
+        page.wait_for_timeout(250)
+    return len(seen) - 1
+
+
+SLIDE = ".reveal section.stack.present > section.present"
+"""The slide that one sees when JupyterLab presents."""
+
+
+def present(page: Page, server: Server, name: str, out: Path, seconds: float):
+    """Slides inside JupyterLab: cells run on them, and the picture follows another noise."""
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto(server.url(f"rise/{name}"))
+    page.wait_for_selector(f"{SLIDE} .jp-Cell", timeout=60_000)
+
+    def run(cell):
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(200)
+        wait_for_number(page, cell, name, seconds)
+
+    for cell in page.locator(f"{SLIDE} .jp-CodeCell").all():
+        run(cell)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Space")
+    factor = page.locator(f"{SLIDE} .jp-CodeCell").filter(has_text="let noise: f64 = ")
+    run(factor)
+    picture = factor.locator("img").first
+    before, source = picture.get_attribute("src"), factor.locator(".cm-content").inner_text()
+    page.screenshot(path=out / "presented.png")
+    factor.locator(".cm-content").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(re.sub(r"(let noise: f64 = )[\d.]+", rf"\g<1>{NEW_NOISE}", source, count=1))
+    run(factor)
+    deadline = time.monotonic() + 30
+    while picture.get_attribute("src", timeout=10_000) == before:
+        if time.monotonic() > deadline:
+            raise Failed(f"{name}: on the slide the picture did not change with noise {NEW_NOISE}")
+        page.wait_for_timeout(100)
+    page.screenshot(path=out / "presented-after.png")
+    if small := [size for size in factor.locator(".cm-line").evaluate_all("all => all.map(l => parseFloat(getComputedStyle(l).fontSize) / innerHeight)") if size < 1 / 42]:
+        raise Failed(f"{name}: on the slide code is {min(small):.4f} of the height, expected at least 1/42")
+    print("  presented in JupyterLab: cells run on slides, and the picture follows another noise", flush=True)
+
+
+def every(page: Page, server: Server, names: list, folder: Path, out: Path, seconds: float):
+    """Every notebook runs to its end."""
+    for name in names:
+        notebook, start = Notebook(page, server, name, folder), time.monotonic()
+        notebook.run_all(seconds)
+        took = time.monotonic() - start
+        check_accessible(page, name, {"include": [[".jp-OutputArea-output"]]})
+        print(f"{name}: ran to its end in {took:.0f} s, {notebook.check_pictures()} pictures, accessible", flush=True)
+        notebook.photograph(out / f"every-{Path(name).stem}.png")
+        notebook.check_console()
+        page.goto("about:blank")
+        server.stop_kernels()
 
 
 def gallery(page: Page, server: Server, names: list, folder: Path, out: Path):
@@ -302,6 +377,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where pictures go")
     parser.add_argument("--timeout", type=float, required=True, help="seconds for all cells together")
     parser.add_argument("--gallery", action="store_true", help="show all notebooks, run none")
+    parser.add_argument("--every", action="store_true", help="run every notebook to its end, and no more")
     parser.add_argument("notebook", nargs="?", help="the notebook to drive")
     arguments = parser.parse_args()
     (arguments.out / "failed.png").unlink(missing_ok=True)
@@ -309,9 +385,11 @@ def main() -> int:
         chromium = playwright.chromium.launch(executable_path=arguments.chromium, args=FLAGS)
         page = chromium.new_page(viewport={"width": 1200, "height": 1000})
         try:
+            names = sorted(path.name for path in arguments.work.glob("[0-9]*.ipynb"))
             if arguments.gallery:
-                names = sorted(path.name for path in arguments.work.glob("*.ipynb"))
                 gallery(page, server, names, arguments.work, arguments.out)
+            elif arguments.every:
+                every(page, server, names, arguments.work, arguments.out, arguments.timeout)
             else:
                 notebook = Notebook(page, server, arguments.notebook, arguments.work)
                 drive(notebook, arguments.out, arguments.timeout)
@@ -321,9 +399,17 @@ def main() -> int:
                 page.goto("about:blank")
                 server.stop_kernels()
                 watch(page, server, arguments.work, arguments.out, arguments.timeout)
+                page.goto("about:blank")
+                server.stop_kernels()
+                present(page, server, arguments.notebook, arguments.out, arguments.timeout)
+                page.close()
+                static_pages.visit_slides(chromium, arguments.work, arguments.out)
+                static_pages.visit_site(chromium, arguments.work, arguments.out)
         except (Failed, TimeoutError) as error:
-            page.screenshot(path=arguments.out / "failed.png")
-            print(f"lab browser: {error}\nThe page at that moment: {arguments.out / 'failed.png'}", file=sys.stderr)
+            print(f"lab browser: {error}", file=sys.stderr)
+            if not page.is_closed():
+                page.screenshot(path=arguments.out / "failed.png")
+                print(f"The page at that moment: {arguments.out / 'failed.png'}", file=sys.stderr)
             return 1
         finally:
             chromium.close()

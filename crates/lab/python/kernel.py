@@ -1,4 +1,4 @@
-"""One Rust kernel of this project's own environment: start it, run cells in it, stop it.
+"""One kernel, Rust unless another is named, of this Python's own environment: start it, run cells in it, stop it.
 
 It talks to the kernel through jupyter_client, as JupyterLab does. evcxr speaks tcp only, so the
 machine's loopback interface has to be up; `lab` sees to that.
@@ -59,17 +59,18 @@ class Result:
 class Kernel:
     """A running kernel. Use it in a `with`: it is shut down whatever happens."""
 
-    def __init__(self, folder: Path, log: Path):
+    def __init__(self, folder: Path, log: Path, name: str = "rust"):
         kernels = Path(sys.prefix, "share/jupyter/kernels")
-        self.folder, self.log, self.client, self.busy, self.group = folder, log, None, False, None
+        self.name, self.folder, self.log = name, folder, log
+        self.client, self.busy, self.group = None, False, None
         self.manager = KernelManager(
-            kernel_name="rust", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
+            kernel_name=name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
         )
         try:
             self.manager.kernel_spec
         except NoSuchKernel:
             raise CannotRun(
-                f"no kernel called `rust` in {kernels}; `make test` and `make lesson` install it first"
+                f"no kernel called `{name}` in {kernels}; `make test` and `make lesson` install it first"
             ) from None
 
     def __enter__(self):

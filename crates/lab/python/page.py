@@ -17,7 +17,12 @@ TEMPLATE = """
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block html_head_css -%}
-<style>summary { font: var(--jp-ui-font-size1) var(--jp-ui-font-family); padding: 4px 84px; cursor: pointer; }</style>
+<style>
+/* JupyterLab's own colours for numbers, comments and prompts are too pale to read for some. */
+body { --jp-mirror-editor-number-color: #006100; --jp-mirror-editor-comment-color: #2b5f5f; }
+.jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1 !important; }
+.jp-RenderedHTMLCommon a { text-decoration: underline !important; }
+summary { font: var(--jp-ui-font-size1) var(--jp-ui-font-family); padding: 4px 84px; cursor: pointer; }</style>
 {%- endblock -%}
 {%- block input_group -%}
 {%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
@@ -43,14 +48,19 @@ class Renderer(IPythonRenderer):
         return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
 
 
-def page(notebook, path: Path) -> str:
-    """The page's text; `path` is the notebook's, for its title and for pictures that lie beside it."""
-    folder = str(path.parent)
+def markdown_of(folder: Path):
+    """From a notebook's Markdown to HTML; pictures that lie in its folder become part of the text."""
 
     def markdown(source: str) -> str:
-        renderer = Renderer(escape=False, embed_images=True, path=folder, exclude_anchor_links=True)
+        renderer = Renderer(escape=False, embed_images=True, path=str(folder), exclude_anchor_links=True)
         return MarkdownWithMath(renderer=renderer).render(source)
 
+    return markdown
+
+
+def page(notebook, path: Path) -> str:
+    """The page's text; `path` is the notebook's, for its title and for pictures that lie beside it."""
     exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
-    exporter.register_filter("markdown2html", markdown)
-    return exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem, "path": folder}})[0]
+    exporter.register_filter("markdown2html", markdown_of(path.parent))
+    resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
+    return exporter.from_notebook_node(notebook, resources)[0]

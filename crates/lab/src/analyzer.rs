@@ -15,6 +15,7 @@
 //! | and only the packages below | 5-6 s | 6-7 s | 550 MB |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
@@ -82,11 +83,23 @@ pub fn environment(layout: &Layout) -> Vec<(&'static str, String)> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let rustup = spec::cargo_home().is_some_and(|home| home.join("bin/cargo").exists());
     let mut variables = vec![("RUST_SRC_PATH", text(layout.standard_library()))];
+    // In a class every learner has another home folder.
+    if let Some(folder) = rustup_home() {
+        variables.push(("RUSTUP_HOME", text(folder)));
+    }
     variables.push(match rustup {
         true => ("RUSTUP_TOOLCHAIN", text(layout.toolchain())),
         false => ("CARGO", text(layout.toolchain().join("bin/cargo"))),
     });
     variables
+}
+
+fn rustup_home() -> Option<PathBuf> {
+    let set = env::var_os("RUSTUP_HOME").filter(|folder| !folder.is_empty());
+    let folder = set
+        .map(PathBuf::from)
+        .or_else(|| Some(dirs::home_dir()?.join(".rustup")))?;
+    folder.is_dir().then_some(folder)
 }
 
 /// Do all links lead where they should?

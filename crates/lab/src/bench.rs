@@ -20,11 +20,15 @@ const REQUIREMENTS: [&str; 2] = ["requirements.txt", "requirements-nodeps.txt"];
 const STAMP: &str = "complete";
 /// What kernels have in their environment and cargo must not see when it compiles: with other
 /// values than in a plain `cargo build` it would compile everything again.
-const NOT_FOR_CARGO: [&str; 4] = [
+const NOT_FOR_CARGO: [&str; 8] = [
     "LIBTORCH",
     "CARGO_PROFILE_DEV_DEBUG",
     "CARGO_HOME",
     "EVCXR_CONFIG_DIR",
+    "RUSTUP_TOOLCHAIN",
+    "RUSTUP_HOME",
+    "RUST_SRC_PATH",
+    "CARGO",
 ];
 
 /// What `lab bench` can be told.

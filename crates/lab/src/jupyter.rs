@@ -28,17 +28,8 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
     .arg(format!(
         "--ServerApp.root_dir={}",
         layout.notebooks().display()
-    ));
-    lab.args([
-        // A new notebook is a Rust notebook.
-        "--MultiKernelManager.default_kernel_name=rust",
-        // A kernel that must first compile an edited support crate is slow to come, not dead.
-        "--MappingKernelManager.kernel_info_timeout=300",
-    ]);
-    // So that a panel which followed a training can be kept in the notebook when the training has ended.
-    lab.arg("--LabApp.expose_app_in_browser=True");
-    // On this machine only and with a token, it does no harm as root, which containers are.
-    lab.arg("--ServerApp.allow_root=True");
+    ))
+    .args(settings());
     let no_screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"]
         .iter()
         .all(|name| env::var_os(name).is_none());
@@ -49,4 +40,18 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
         lab.arg(format!("--ServerApp.port={port}"));
     }
     Err(lab.exec()).context("cannot start JupyterLab: run `make lab`")
+}
+
+/// What a server needs for the lesson, alone or in a class.
+pub fn settings() -> [&'static str; 4] {
+    [
+        // A new notebook is a Rust notebook.
+        "--MultiKernelManager.default_kernel_name=rust",
+        // A kernel that must first compile an edited support crate is slow to come, not dead.
+        "--MappingKernelManager.kernel_info_timeout=300",
+        // So that a panel which followed a training can be kept in the notebook when the training has ended.
+        "--LabApp.expose_app_in_browser=True",
+        // On this machine only and with a token, it does no harm as root, which containers are.
+        "--ServerApp.allow_root=True",
+    ]
 }

@@ -10,6 +10,7 @@
 pub mod analyzer;
 pub mod bench;
 pub mod cells;
+pub mod class;
 pub mod doctor;
 pub mod evcxr;
 pub mod fetch;

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::bench::BenchArgs;
+use lab::class::ClassArgs;
 use lab::layout::Layout;
 use lab::parts::Options;
 use lab::run::{BrowserArgs, RunArgs};
-use lab::{analyzer, bench, doctor, jupyter, kernel, net, run, setup, suite};
+use lab::{analyzer, bench, class, doctor, jupyter, kernel, net, run, setup, suite};
 
 /// The workbench of the lesson.
 #[derive(Parser)]
@@ -43,6 +44,8 @@ enum Verb {
         #[arg(long)]
         port: Option<u16>,
     },
+    /// Open a JupyterHub on this machine, for a class
+    Class(ClassArgs),
     /// Run notebooks top to bottom without a browser
     Run(RunArgs),
     /// Drive a notebook in JupyterLab in Chromium
@@ -50,6 +53,12 @@ enum Verb {
     /// Make a static site of the notebooks as they are saved; nothing is run
     Site {
         /// Where it goes [default: target/site]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Make slides of the notebooks as they are saved, one page for each; nothing is run
+    Slides {
+        /// Where they go [default: target/slides]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -92,6 +101,7 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
         Verb::Doctor { deep } if doctor::doctor(&layout, deep)? => {}
         Verb::Doctor { .. } => return Ok(ExitCode::FAILURE),
         Verb::Jupyter { port } => jupyter::jupyter(&layout, port)?,
+        Verb::Class(arguments) => class::class(&layout, &arguments)?,
         Verb::Run(arguments) => {
             net::loopback_up(&layout)?;
             run::run(arguments)?;
@@ -101,6 +111,7 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
             run::browser(arguments)?;
         }
         Verb::Site { out } => run::site(out)?,
+        Verb::Slides { out } => run::slides(out)?,
         Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
         Verb::Test => suite::test(&layout)?,
         Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,

@@ -53,6 +53,9 @@ pub struct BrowserArgs {
     /// Run nothing: show every notebook as it looks after `git clone`, untrusted, and take pictures
     #[arg(long)]
     pub gallery: bool,
+    /// Run every notebook to its end in the browser, and no more (about 15 minutes)
+    #[arg(long, conflicts_with = "gallery")]
+    pub every: bool,
     /// Where the screenshots go [default: target/browser]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -118,23 +121,33 @@ pub fn browser(args: BrowserArgs) -> Result<()> {
         .arg("--out")
         .arg(out);
     driver.arg("--timeout").arg(args.timeout.to_string());
-    if args.gallery {
-        driver.arg("--gallery")
-    } else {
-        driver.arg(args.notebook)
+    match (args.gallery, args.every) {
+        (true, _) => driver.arg("--gallery"),
+        (_, true) => driver.arg("--every"),
+        _ => driver.arg(args.notebook),
     };
     become_program(&mut driver)
 }
 
 /// Makes the static site of the notebooks as they are saved. Returns only if it cannot begin.
 pub fn site(out: Option<PathBuf>) -> Result<()> {
+    pages("site", "site_pages.py", out)
+}
+
+/// Makes slides of the notebooks as they are saved. Returns only if it cannot begin.
+pub fn slides(out: Option<PathBuf>) -> Result<()> {
+    pages("slides", "slides.py", out)
+}
+
+fn pages(kind: &str, maker: &str, out: Option<PathBuf>) -> Result<()> {
     let layout = Layout::find()?;
-    let out = out_folder(out, &layout, "site")?;
-    let mut maker = program(&layout, "site.py")?;
+    let out = out_folder(out, &layout, kind)?;
+    let mut maker = program(&layout, maker)?;
+    let notebooks = layout.notebooks();
     become_program(
         maker
             .arg("--notebooks")
-            .arg(layout.notebooks())
+            .arg(notebooks)
             .arg("--out")
             .arg(out),
     )

@@ -92,7 +92,13 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
     ])
 }
 
-/// Jupyter's question about news would stand over the first page of a class.
+/// Letters and pictures on JupyterLab's slides for the last row, in parts of the window's width.
+const SLIDES: &str = ".reveal { --jp-content-font-size1: 1.8vw; --jp-code-font-size: 1.5vw; --jp-code-line-height: 1.35; } \
+.reveal .jp-OutputArea-output > img, .reveal .jp-RenderedHTMLCommon > img { width: 60vw; image-rendering: pixelated; } \
+.reveal .jp-OutputArea-output .explorer { zoom: 1.4; } .reveal .explorer img, .reveal .training img { margin: 0; }";
+
+/// What differs from Jupyter's own settings: its question about news would stand over the first page of a class,
+/// and its slides would have letters that only the first row can read.
 fn overrides(layout: &Layout) -> Result<(PathBuf, String, String)> {
     let path = layout
         .python_env()
@@ -101,6 +107,12 @@ fn overrides(layout: &Layout) -> Result<(PathBuf, String, String)> {
     let mut settings: Value = serde_json::from_str(&old).unwrap_or_else(|_| json!({}));
     settings["@jupyterlab/apputils-extension:notification"] =
         json!({"checkForUpdates": false, "doNotDisturbMode": false, "fetchNews": "false"});
+    settings["jupyterlab-rise:plugin"] = json!({
+        "center": false,
+        "transition": "none",
+        "start_slideshow_at": "beginning",
+        "overlay": format!("<style>{SLIDES}</style>"),
+    });
     Ok((path, old, format!("{settings:#}\n")))
 }
 
@@ -118,7 +130,7 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     let (path, old, new) = overrides(layout)?;
     if old != new {
         return Ok(Finding::Missing(format!(
-            "{} does not turn Jupyter's news off yet",
+            "{} does not hold the lesson's settings yet",
             path.display()
         )));
     }

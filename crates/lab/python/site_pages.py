@@ -100,16 +100,10 @@ def whole(title: str, body: str) -> str:
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}{STYLE}</head><body>{body}{SEARCH}</body></html>\n'
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--notebooks", type=Path, required=True, help="the folder with the notebooks")
-    parser.add_argument("--out", type=Path, required=True, help="where the site goes")
-    arguments = parser.parse_args()
-    paths = sorted(arguments.notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if not paths:
-        print(f"lab site: no notebooks in {arguments.notebooks}", file=sys.stderr)
-        return 2
-    arguments.out.mkdir(parents=True, exist_ok=True)
+def make(folder: Path, out: Path) -> list:
+    """Makes the site of a folder's notebooks; returns their paths."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    out.mkdir(parents=True, exist_ok=True)
     rows = []
     for at, path in enumerate(paths):
         notebook = nbformat.read(path, as_version=4)
@@ -122,20 +116,31 @@ def main() -> int:
         text = text.replace("</head>", STYLE + "</head>", 1)
         text = re.sub(r"(<body[^>]*>)", lambda body: body[1] + bar(links), text, count=1)
         text = text.replace("</body>", SEARCH + "</body>")
-        (arguments.out / f"{path.stem}.html").write_text(text, encoding="utf-8")
-        shutil.copyfile(path, arguments.out / path.name)
+        (out / f"{path.stem}.html").write_text(text, encoding="utf-8")
+        shutil.copyfile(path, out / path.name)
         rows.append(f'<tr><td><a href="{path.stem}.html">{html.escape(title)}</a></td><td>{markdown2html_mistune(promise)}</td></tr>')
-        print(f"{path.stem}.html", flush=True)
-    teaching = arguments.notebooks / "TEACHING.md"
+    teaching = folder / "TEACHING.md"
     links = [("index.html", "Contents")]
     if teaching.exists():
         body = markdown2html_mistune(teaching.read_text(encoding="utf-8"))
         text = whole("For whoever teaches this", f'{bar(links)}<main class="index">{body}</main>')
-        (arguments.out / "teaching.html").write_text(text, encoding="utf-8")
+        (out / "teaching.html").write_text(text, encoding="utf-8")
         rows.append('<tr><td><a href="teaching.html">For whoever teaches this</a></td><td>A run sheet, what to change live, questions and answers.</td></tr>')
     table = f"<table><tbody>{''.join(rows)}</tbody></table>"
     body = f'{bar(links)}<main class="index"><h1>Diffusion models, live, in Rust</h1>{table}</main>'
-    (arguments.out / "index.html").write_text(whole("Diffusion models, live, in Rust", body), encoding="utf-8")
+    (out / "index.html").write_text(whole("Diffusion models, live, in Rust", body), encoding="utf-8")
+    return paths
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--notebooks", type=Path, required=True, help="the folder with the notebooks")
+    parser.add_argument("--out", type=Path, required=True, help="where the site goes")
+    arguments = parser.parse_args()
+    paths = make(arguments.notebooks, arguments.out)
+    if not paths:
+        print(f"lab site: no notebooks in {arguments.notebooks}", file=sys.stderr)
+        return 2
     print(f"{arguments.out / 'index.html'}: {len(paths)} notebooks")
     return 0
 
