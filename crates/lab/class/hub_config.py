@@ -58,7 +58,7 @@ c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = str(CLASS / "learners" / "{username}")
 c.Spawner.notebook_dir = str(CLASS / "learners" / "{username}" / "notebooks")
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
-c.Spawner.args = [*LESSON["lab"], "--log-level=WARN"]
+c.Spawner.args = [*LESSON["lab"], "--ServerApp.log_level=WARN", "--JupyterHubSingleUser.log_level=WARN"]
 c.Spawner.default_url = "/lab/tree/01_what_is_diffusion.ipynb"
 c.Spawner.environment = {"OMP_NUM_THREADS": str(LESSON["threads"]), "JUPYTER_PREFER_ENV_PATH": "1"}
 c.Spawner.env_keep = [name for name in os.environ if not re.match("LESSON_|JUPYTERHUB_|CONFIGPROXY_", name)]

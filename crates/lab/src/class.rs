@@ -19,6 +19,8 @@ use crate::{jupyter, net, python, setup, tools};
 /// The hub's proxy, an npm package.
 const PROXY: &str = "configurable-http-proxy";
 const PROXY_VERSION: &str = "5.3.0";
+/// How to come by what it runs on.
+const NODE: &str = "install Node.js 20 or later with npm (Debian and Ubuntu: `apt install nodejs npm`; conda: `conda install nodejs`)";
 
 /// What `lab class` can be told.
 #[derive(clap::Args, Clone, Debug)]
@@ -46,13 +48,14 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         args.threads != Some(0),
         "a kernel with 0 threads cannot compute; expected 1 or more"
     );
+    let (password, token) = (password()?, secret(24)?);
+    check_node()?;
     net::loopback_up(layout)?;
     install_hub(layout)?;
     let proxy = install_proxy(layout)?;
     let folder = layout.target().join("class");
     fs::create_dir_all(folder.join("learners"))
         .with_context(|| format!("cannot make {}", folder.display()))?;
-    let (password, token) = (password()?, secret(24)?);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let measuring = !args.measure.is_empty();
     let lesson = json!({
@@ -136,12 +139,16 @@ fn install_hub(layout: &Layout) -> Result<()> {
     tools::write_whole(&stamp, text)
 }
 
+/// The proxy is a program for Node.js.
+fn check_node() -> Result<()> {
+    let found = tools::output(Command::new("node").arg("--version"));
+    found.map(drop).with_context(|| {
+        format!("JupyterHub's proxy runs on Node.js, and `node` on PATH does not: {NODE}")
+    })
+}
+
 /// The proxy's program, in the cache.
 fn install_proxy(layout: &Layout) -> Result<PathBuf> {
-    let mend = "install Node.js 20 or later with npm (Debian and Ubuntu: `apt install nodejs npm`; conda: `conda install nodejs`)";
-    tools::output(Command::new("node").arg("--version")).with_context(|| {
-        format!("JupyterHub's proxy runs on Node.js, and there is no `node` on PATH: {mend}")
-    })?;
     let folder = layout.cache.join(format!("{PROXY}-{PROXY_VERSION}"));
     let program = folder
         .join("node_modules")
@@ -160,7 +167,7 @@ fn install_proxy(layout: &Layout) -> Result<PathBuf> {
         .arg(format!("{PROXY}@{PROXY_VERSION}"))
         .current_dir(&new);
     tools::run_visibly(&mut npm, "installing JupyterHub's proxy").with_context(|| {
-        format!("npm could not install {PROXY} {PROXY_VERSION} (the network is needed for this once; {mend}); run the same command again")
+        format!("npm could not install {PROXY} {PROXY_VERSION} (the network is needed for this once; {NODE}); run the same command again")
     })?;
     tools::remove_dir(&folder)?;
     fs::rename(&new, &folder).with_context(|| format!("cannot rename {}", new.display()))?;
