@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "crates/lab/python"))
 
 from kernel import Kernel  # noqa: E402
+from memory import megabytes  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
 FIRST, DENOISE = "01_*.ipynb", "04_*.ipynb"
@@ -86,19 +87,6 @@ def cells(pattern):
             yield "".join(cell["source"]), cell["metadata"].get("tags", [])
 
 
-def memory(root):
-    """Megabytes of a process and of all below it."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
-    family = {root}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in family)
-    return sum(int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) for text in rollups) / 1024
-
-
 class Times:
     """Answers requests; holds on to the kernel that edits are made in."""
 
@@ -139,7 +127,7 @@ class Times:
         with self.new_kernel() as kernel:
             self.to_first_picture(kernel)
             time.sleep(2)
-            return memory(kernel.pid())
+            return megabytes(kernel.pid())
 
     def kernel_disk(self, _):
         with self.new_kernel() as kernel:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import statistics
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,10 @@ from pathlib import Path
 
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+
+from memory import megabytes  # noqa: E402
 
 NOTEBOOK, TAG = "04_denoise.ipynb", "three-rows"
 
@@ -91,29 +96,9 @@ async def learn(hub: Hub, name: str) -> dict:
     return times
 
 
-def memory(root: int) -> float:
-    """Megabytes of a process and all below it."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-    family, total = {root}, 0
-    for _ in range(20):
-        family |= {child for child, parent in parents.items() if parent in family}
-    for pid in family:
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        except (OSError, StopIteration):
-            continue
-    return total / 1024
-
-
 async def watch(root: int, peak: list):
     while True:
-        peak.append(await asyncio.to_thread(memory, root))
+        peak.append(await asyncio.to_thread(megabytes, root))
         await asyncio.sleep(1)
 
 
@@ -128,7 +113,7 @@ async def measure(hub: Hub, learners: int, root: int) -> dict:
         hub.ask("POST", f"/hub/api/users/{name}/server")
     for name in names:
         hub.wait(f"/hub/api/users/{name}", 180, lambda user: user.get("servers", {}).get("", {}).get("ready"))
-    idle, peak = memory(root), []
+    idle, peak = megabytes(root), []
     watcher = asyncio.create_task(watch(root, peak))
     times = await asyncio.gather(*(learn(hub, name) for name in names))
     watcher.cancel()
