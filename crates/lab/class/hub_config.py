@@ -33,7 +33,8 @@ def prepare(spawner):
             shutil.copyfile(notebook, own / notebook.name)
     # Read by all, written by none: the trained weights, and the support crate that the first cell names.
     for link, target in ((own / "weights", NOTEBOOKS / "weights"), (home / "crates", NOTEBOOKS.parent / "crates")):
-        if not link.is_symlink():
+        if not link.is_symlink() or link.readlink() != target:  # the clone may have been moved
+            link.unlink(missing_ok=True)
             link.symlink_to(target)
 
 

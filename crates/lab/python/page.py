@@ -5,6 +5,7 @@ out, writes formulas as MathML, which browsers draw by themselves, and folds hid
 (solutions) instead of showing them.
 """
 
+import re
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -56,6 +57,12 @@ def markdown_of(folder: Path):
         return MarkdownWithMath(renderer=renderer).render(source)
 
     return markdown
+
+
+def to_pages(text: str) -> str:
+    """Links between notebooks, and to the texts beside them, become links between pages."""
+    text = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', text)
+    return re.sub(r'href="([A-Z]+)\.md"', lambda link: f'href="{link[1].lower()}.html"', text)
 
 
 def page(notebook, path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from page import page
+from page import page, to_pages
 
 STYLE = """
 <style>
@@ -69,6 +69,11 @@ SEARCH = """
 })();
 </script>
 """
+# What lies beside the notebooks: file, title, promise.
+TEXTS = (
+    ("TEACHING.md", "For whoever teaches this", "A run sheet, what to change live, questions and answers."),
+    ("SERVER.md", "One server for a class", "How many learners fit on one machine, and on a cluster."),
+)
 FIND = (
     '<form role="search"><label>Find on this page <input type="search"></label> <button>next</button> '
     '<output aria-live="polite"></output></form>'
@@ -82,11 +87,6 @@ def bar(links: list) -> str:
 
 def quoted(text: str) -> str:
     return f'"{html.escape(text, quote=True)}"'
-
-
-def to_pages(text: str) -> str:
-    """Links between notebooks become links between pages."""
-    return re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', text)
 
 
 def title_and_promise(notebook) -> tuple:
@@ -119,13 +119,13 @@ def make(folder: Path, out: Path) -> list:
         (out / f"{path.stem}.html").write_text(text, encoding="utf-8")
         shutil.copyfile(path, out / path.name)
         rows.append(f'<tr><td><a href="{path.stem}.html">{html.escape(title)}</a></td><td>{markdown2html_mistune(promise)}</td></tr>')
-    teaching = folder / "TEACHING.md"
     links = [("index.html", "Contents")]
-    if teaching.exists():
-        body = markdown2html_mistune(teaching.read_text(encoding="utf-8"))
-        text = whole("For whoever teaches this", f'{bar(links)}<main class="index">{body}</main>')
-        (out / "teaching.html").write_text(text, encoding="utf-8")
-        rows.append('<tr><td><a href="teaching.html">For whoever teaches this</a></td><td>A run sheet, what to change live, questions and answers.</td></tr>')
+    for name, title, promise in TEXTS:
+        body = to_pages(markdown2html_mistune((folder / name).read_text(encoding="utf-8")))
+        text = whole(title, f'{bar(links)}<main class="index">{body}</main>')
+        page_name = f"{Path(name).stem.lower()}.html"
+        (out / page_name).write_text(text, encoding="utf-8")
+        rows.append(f'<tr><td><a href="{page_name}">{title}</a></td><td>{promise}</td></tr>')
     table = f"<table><tbody>{''.join(rows)}</tbody></table>"
     body = f'{bar(links)}<main class="index"><h1>Diffusion models, live, in Rust</h1>{table}</main>'
     (out / "index.html").write_text(whole("Diffusion models, live, in Rust", body), encoding="utf-8")

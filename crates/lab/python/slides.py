@@ -15,7 +15,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import RustLexer
 
-from page import markdown_of
+from page import markdown_of, to_pages
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets/reveal"
 WIDTH, HEIGHT = 1600, 900
@@ -111,7 +111,7 @@ def output_box(text: str) -> str:
 def body(cell, markdown) -> str:
     """A cell as HTML."""
     if cell.cell_type == "markdown":
-        return f"<div>{markdown(cell.source)}</div>"
+        return f"<div>{to_pages(markdown(cell.source))}</div>"
     source = highlight(cell.source, RustLexer(), HtmlFormatter(nowrap=True)).rstrip()
     outputs = "".join(output_box(shown(output)) for output in cell.outputs)
     return f'<div class="code"><pre>{source}</pre></div>{outputs}'
@@ -136,21 +136,26 @@ def page(notebook, path: Path) -> str:
     )
 
 
+def make(folder: Path, out: Path) -> list:
+    """Makes slides of a folder's notebooks; returns their paths."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        text = page(nbformat.read(path, as_version=4), path)
+        (out / f"{path.stem}.html").write_text(text, encoding="utf-8")
+    return paths
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--notebooks", type=Path, required=True, help="the folder with the notebooks")
     parser.add_argument("--out", type=Path, required=True, help="where the slides go")
     arguments = parser.parse_args()
-    paths = sorted(arguments.notebooks.glob("[0-9][0-9]_*.ipynb"))
+    paths = make(arguments.notebooks, arguments.out)
     if not paths:
         print(f"lab slides: no notebooks in {arguments.notebooks}", file=sys.stderr)
         return 2
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        notebook = nbformat.read(path, as_version=4)
-        target = arguments.out / f"{path.stem}.html"
-        target.write_text(page(notebook, path), encoding="utf-8")
-        print(f"{target}: {len(slides_of(notebook))} slides, {target.stat().st_size / 1e6:.1f} MB", flush=True)
+    print(f"{arguments.out}: slides of {len(paths)} notebooks")
     return 0
 
 

@@ -7,8 +7,8 @@ text, nothing is fetched, and axe-core (Deque's checker of accessibility, contra
 
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
-import nbformat
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
@@ -38,6 +38,14 @@ def check_alternatives(page: Page, what: str) -> int:
     if not all(alternatives):
         raise Failed(f"{what}: {alternatives.count('')} of {len(alternatives)} pictures have no alternative text")
     return len(alternatives)
+
+
+def check_links(page: Page, what: str) -> None:
+    """Every link to a neighbour leads to a file that is there."""
+    links = page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)")
+    files = {unquote(urlparse(link).path) for link in links if link.startswith("file:")}
+    if missing := sorted(file for file in files if not Path(file).exists()):
+        raise Failed(f"{what}: links lead nowhere: {missing}")
 
 
 def tap_explorers(page: Page, explorers, what: str) -> int:
@@ -81,12 +89,11 @@ def turn(page: Page, key: str, how_many: int, what: str) -> list:
 def visit_slides(browser: Browser, folder: Path, out: Path) -> None:
     """Makes slides of all notebooks and goes through them."""
     out = out / "slides"
-    out.mkdir(parents=True, exist_ok=True)
     page, problems = open_page(browser)
     pages = touched = 0
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+    paths = slides.make(folder, out)
+    for path in paths:
         target = out / f"{path.stem}.html"
-        target.write_text(slides.page(nbformat.read(path, as_version=4), path), encoding="utf-8")
         page.goto(target.as_uri())
         page.wait_for_function("window.Reveal && Reveal.isReady()")
         total = page.evaluate("Reveal.getTotalSlides()")
@@ -97,6 +104,7 @@ def visit_slides(browser: Browser, folder: Path, out: Path) -> None:
             raise Failed(f"{path.stem}: the letters of these slides are too small (slide, scale): {small}; divide their cells into more slides")
         turn(page, "ArrowLeft", total, path.stem)
         check_alternatives(page, path.stem)
+        check_links(page, path.stem)
         check_accessible(page, path.stem)
         for number in page.evaluate("Reveal.getSlides().flatMap((s, i) => s.querySelector('.explorer input[type=range]') ? [i] : [])"):
             page.evaluate("at => Reveal.slide(at)", number)
@@ -120,6 +128,7 @@ def visit_site(browser: Browser, folder: Path, out: Path) -> None:
     for path in paths:
         page.goto(path.as_uri())
         pictures += check_alternatives(page, path.name)
+        check_links(page, path.name)
         check_accessible(page, path.name)
     page.goto((out / "04_denoise.html").as_uri())
     tap_explorers(page, page.locator(".explorer:has(input[type=range])"), "04_denoise.html")

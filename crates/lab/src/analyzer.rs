@@ -39,7 +39,8 @@ const PUBLIC: &[(&str, &[&str])] = &[
     // It holds on to the tested versions, for cargo; nothing is called through it.
     ("lock", &[]),
 ];
-/// The parts of the standard library, of which `core` is a third without the intrinsics.
+/// The parts of the standard library that a notebook's types come from. Beside them, left out, lie the intrinsics of all
+/// processors (`stdarch`), as much source as the three together.
 const STANDARD: [&str; 3] = ["core", "alloc", "std"];
 /// What evcxr and cargo start, besides cargo.
 const PROGRAMS: [&str; 2] = ["rustc", "rustdoc"];
@@ -67,9 +68,9 @@ fn links(layout: &Layout) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 fn sysroot() -> Result<PathBuf> {
-    // Set-up may itself run in a kernel's environment, where another toolchain is chosen.
     let mut rustc = Command::new("rustc");
     let path = tools::output(rustc.args(["--print", "sysroot"]))?;
+    // The real folder, also where the toolchain in use is a link, such as one of these.
     fs::canonicalize(&path).with_context(|| format!("there is no toolchain in {path}"))
 }
 

@@ -7,6 +7,7 @@
 use std::env;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -39,7 +40,7 @@ pub struct ClassArgs {
     pub measure: Vec<usize>,
 }
 
-/// Starts the hub and stays until it ends.
+/// Becomes the hub; returns only if that fails, or when all is measured.
 pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
     TcpListener::bind((args.host.as_str(), args.port)).map_err(|error| {
         anyhow!("{}:{} cannot be listened on ({error}): stop what uses the port, or choose another with `make class PORT={}`", args.host, args.port, args.port.saturating_add(1))
@@ -53,7 +54,8 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
     net::loopback_up(layout)?;
     install_hub(layout)?;
     let proxy = install_proxy(layout)?;
-    let folder = layout.target().join("class");
+    // Not below `target`, which `make clean` removes: what learners write is theirs.
+    let folder = layout.root.join("class");
     fs::create_dir_all(folder.join("learners"))
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -74,9 +76,9 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         .arg(ours(layout, "hub_config.py"))
         .current_dir(&folder)
         .env("LESSON_CLASS", lesson.to_string());
-    let mut hub = hub.spawn().context("cannot start JupyterHub")?;
     let url = format!("http://{}:{}", args.host, args.port);
     if measuring {
+        let mut hub = hub.spawn().context("cannot start JupyterHub")?;
         let measured = measure(layout, args, &url, &token, &hub);
         stop(&mut hub)?;
         return measured;
@@ -90,12 +92,7 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
             "Only this machine can reach it: `make class HOST=0.0.0.0` lets others in, without encryption, so in a network you trust."
         );
     }
-    let status = hub.wait().context("JupyterHub is lost")?;
-    ensure!(
-        status.success() || status.code().is_none(),
-        "JupyterHub ended ({status}); its own words stand above"
-    );
-    Ok(())
+    Err(hub.exec()).context("cannot start JupyterHub")
 }
 
 fn measure(layout: &Layout, args: &ClassArgs, url: &str, token: &str, hub: &Child) -> Result<()> {
