@@ -34,6 +34,8 @@ use anyhow::{Context, Result, bail};
 use crate::layout::Layout;
 use crate::{cells, seed, tools, tree};
 
+/// Where Jupyter tells a kernel the id of the server's process.
+const SERVER: &str = "JPY_PARENT_PID";
 /// Held locked by the janitor for as long as the directory is in use.
 const OWNER: &str = "owner";
 
@@ -125,6 +127,7 @@ fn own_directory(layout: &Layout) -> Result<PathBuf> {
     Command::new(env::current_exe()?)
         .args(["janitor", &id.to_string()])
         .arg(&own)
+        .args(env::var(SERVER).ok().filter(|id| id.parse::<u32>().is_ok()))
         .process_group(0)
         .current_dir("/")
         .stdin(Stdio::from(owner))
@@ -155,9 +158,18 @@ pub fn sweep(runs: &Path) -> Result<()> {
 /// `lab janitor`: waits until `kernel`, which started this process, has ended, and removes its
 /// directory. The system tells by giving this process another parent: that takes no signal, works
 /// after any kind of end, and cannot mistake a later process with the same id for the kernel.
-pub fn janitor(kernel: u32, folder: &Path) {
+///
+/// `server` is the Jupyter server that asked for the kernel. evcxr does not notice when that is gone, as after a crash or
+/// when a hub ends, and would hold its memory for ever: so the kernel is ended then.
+pub fn janitor(kernel: u32, folder: &Path, server: Option<u32>) {
+    let (mut looks, mut requests) = (0u32, 0);
     while parent_id() == kernel {
         thread::sleep(Duration::from_millis(250));
+        looks += 1;
+        if looks.is_multiple_of(8) && server.is_some_and(|server| !lives(server)) {
+            end(kernel, if requests < 3 { "TERM" } else { "KILL" });
+            requests += 1;
+        }
     }
     // A compiler that outlives the kernel may still write.
     for _ in 0..120 {
@@ -165,5 +177,24 @@ pub fn janitor(kernel: u32, folder: &Path) {
             return;
         }
         thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Whether there is a process of this id. Asking takes a program, since the standard library has no such question.
+fn lives(process: u32) -> bool {
+    let asked = Command::new("kill")
+        .args(["-0", &process.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    !asked.is_ok_and(|status| status.code() == Some(1))
+}
+
+/// Sends a signal to the kernel and to what it has started: Jupyter gives each kernel a process group of its own.
+fn end(kernel: u32, signal: &str) {
+    for whom in [format!("-{kernel}"), kernel.to_string()] {
+        let _ = Command::new("kill")
+            .args(["-s", signal, "--", &whom])
+            .stderr(Stdio::null())
+            .status();
     }
 }

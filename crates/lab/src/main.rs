@@ -71,7 +71,11 @@ enum Verb {
     Kernel { connection_file: PathBuf },
     /// Removes a kernel's directory when the kernel has ended
     #[command(hide = true)]
-    Janitor { kernel: u32, folder: PathBuf },
+    Janitor {
+        kernel: u32,
+        folder: PathBuf,
+        server: Option<u32>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -115,7 +119,11 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
         Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
         Verb::Test => suite::test(&layout)?,
         Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,
-        Verb::Janitor { kernel, folder } => kernel::janitor(kernel, &folder),
+        Verb::Janitor {
+            kernel,
+            folder,
+            server,
+        } => kernel::janitor(kernel, &folder, server),
     }
     Ok(ExitCode::SUCCESS)
 }

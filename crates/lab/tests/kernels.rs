@@ -37,9 +37,15 @@ fn clone_with_fake_kernel(scratch: &Scratch) -> Layout {
 
 /// Starts a kernel in a process group of its own, as Jupyter does, and waits until it is up.
 fn start(scratch: &Scratch, layout: &Layout) -> Child {
+    start_for(scratch, layout, None)
+}
+
+/// [`start`] on behalf of a server.
+fn start_for(scratch: &Scratch, layout: &Layout, server: Option<u32>) -> Child {
     let child = lab(layout)
         .arg("kernel")
         .arg(scratch.0.join("connection.json"))
+        .envs(server.map(|id| ("JPY_PARENT_PID", id.to_string())))
         .process_group(0)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -53,7 +59,7 @@ fn start(scratch: &Scratch, layout: &Layout) -> Child {
     child
 }
 
-fn eventually(what: &str, happens: impl Fn() -> bool) {
+fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
     let began = Instant::now();
     while !happens() {
         assert!(
@@ -97,6 +103,20 @@ fn a_killed_kernel_leaves_no_directory_and_its_neighbour_stays() {
     eventually("the second one's directory goes", || {
         names(&layout.runs()).is_empty()
     });
+}
+
+#[test]
+fn a_kernel_ends_when_its_server_is_gone() {
+    let scratch = Scratch::new("orphan");
+    let layout = clone_with_fake_kernel(&scratch);
+    let mut server = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut kernel = start_for(&scratch, &layout, Some(server.id()));
+    sleep(Duration::from_secs(3));
+    assert!(kernel.try_wait().unwrap().is_none(), "its server lives");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    eventually("the kernel ends", || kernel.try_wait().unwrap().is_some());
+    eventually("its directory goes", || names(&layout.runs()).is_empty());
 }
 
 #[test]
