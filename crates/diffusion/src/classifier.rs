@@ -94,18 +94,12 @@ impl Classifier {
         Ok(Array2::from_shape_vec((rows, FEATURES as usize), values)?)
     }
 
-    fn of_batches(
-        &self,
-        images: &Tensor,
-        f: impl Fn(&Classifier, &Tensor) -> Tensor + Sync,
-    ) -> Result<Tensor> {
+    fn of_batches(&self, images: &Tensor, f: fn(&Classifier, &Tensor) -> Tensor) -> Result<Tensor> {
         check_images(images)?;
-        map_batches(
-            images,
-            BATCH,
-            || self.replica(Kind::Float),
-            |classifier, batch| f(classifier, &batch.to_kind(Kind::Float)),
-        )
+        map_batches(images, BATCH, &|| {
+            let classifier = self.replica(Kind::Float);
+            Box::new(move |batch| f(&classifier, &batch.to_kind(Kind::Float)))
+        })
     }
 
     fn encoded(&self, x: &Tensor) -> Tensor {
@@ -150,7 +144,7 @@ impl Model for Classifier {
         &mut self.layers
     }
 
-    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Classifier {
+    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> Classifier {
         Classifier {
             config: self.config.clone(),
             layers: self.layers.each_ref().map(change),

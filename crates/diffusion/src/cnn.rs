@@ -177,7 +177,7 @@ impl Model for Cnn {
         &mut self.layers
     }
 
-    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Cnn {
+    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> Cnn {
         Cnn {
             config: self.config.clone(),
             layers: self.layers.each_ref().map(change),

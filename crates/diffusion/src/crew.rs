@@ -119,26 +119,28 @@ pub(crate) fn with_crew<S: Send, J: Send, T: Send, R>(
     })
 }
 
-/// `f` of a tensor's rows, a batch at a time on all cores, joined again in order. Nothing is
+/// What one hand of [`map_batches`] does with a batch.
+pub(crate) type Work<'a> = Box<dyn Fn(&Tensor) -> Tensor + Send + 'a>;
+
+/// The answers of `hire`'s hands to a tensor's rows, a batch at a time on all cores, joined again in order. Nothing is
 /// remembered for training.
-pub(crate) fn map_batches<S: Send>(
+pub(crate) fn map_batches<'a>(
     x: &Tensor,
     batch: i64,
-    mut state: impl FnMut() -> S,
-    f: impl Fn(&S, &Tensor) -> Tensor + Sync,
+    hire: &dyn Fn() -> Work<'a>,
 ) -> Result<Tensor> {
     let threads = threads();
     let batches = x.split(batch, 0);
     let hands = hands(threads).min(batches.len());
     if hands < 2 {
-        let state = state();
+        let work = hire();
         let _guard = tch::no_grad_guard();
-        let parts: Vec<Tensor> = batches.iter().map(|part| f(&state, part)).collect();
+        let parts: Vec<Tensor> = batches.iter().map(work).collect();
         return Ok(Tensor::cat(&parts, 0));
     }
-    let states = (0..hands).map(|_| state()).collect();
-    let work = |state: &mut S, part: Tensor| tch::no_grad(|| f(state, &part));
-    let parts = with_crew(states, threads, work, |crew| {
+    let crew = (0..hands).map(|_| hire()).collect();
+    let work = |work: &mut Work, part: Tensor| tch::no_grad(|| work(&part));
+    let parts = with_crew(crew, threads, work, |crew| {
         let mut parts = Vec::with_capacity(batches.len());
         for jobs in batches.chunks(hands) {
             parts.extend(crew.work(jobs.iter().map(Tensor::shallow_clone))?);
@@ -213,7 +215,7 @@ mod tests {
     #[test]
     fn batches_come_back_in_order_the_last_partial_one_included() -> Result<()> {
         let x = Tensor::arange(23, (Kind::Float, Device::Cpu)).view([23, 1]);
-        let doubled = map_batches(&x, 4, || (), |_, part| part * 2)?;
+        let doubled = map_batches(&x, 4, &|| Box::new(|part| part * 2))?;
         assert_eq!(doubled, &x * 2);
         Ok(())
     }

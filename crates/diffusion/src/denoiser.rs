@@ -36,12 +36,10 @@ pub trait Denoiser: Forward {
         check_images(noisy)?;
         let (kind, given) = (precision.kind(), noisy.kind());
         let replica = self.replica(kind);
-        map_batches(
-            noisy,
-            BATCH,
-            || replica.replica(kind),
-            |model, batch| model.forward(&batch.to_kind(kind)).to_kind(given).sigmoid(),
-        )
+        map_batches(noisy, BATCH, &|| {
+            let model = replica.replica(kind);
+            Box::new(move |batch| model.forward(&batch.to_kind(kind)).to_kind(given).sigmoid())
+        })
     }
 }
 
@@ -83,7 +81,7 @@ impl Model for UnetDenoiser {
         self.0.layers_mut()
     }
 
-    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> UnetDenoiser {
+    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> UnetDenoiser {
         UnetDenoiser(self.0.map_layers(change))
     }
 }

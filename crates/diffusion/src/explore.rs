@@ -48,6 +48,10 @@ const COMPARE: &str = include_str!("../assets/compare.js");
 /// # }
 /// ```
 pub fn noise_explorer(denoiser: &impl Denoiser, clean: &Tensor) -> Explorer {
+    noises(&|noisy| denoiser.denoise(noisy), clean)
+}
+
+fn noises(denoise: &dyn Fn(&Tensor) -> Result<Tensor>, clean: &Tensor) -> Explorer {
     let make = || {
         let levels: Vec<f64> = (0..LEVELS)
             .map(|at| at as f64 / (LEVELS - 1) as f64)
@@ -58,7 +62,7 @@ pub fn noise_explorer(denoiser: &impl Denoiser, clean: &Tensor) -> Explorer {
             .iter()
             .map(|level| corrupt(clean, &eps, *level))
             .collect();
-        let denoised = denoiser.denoise(&Tensor::cat(&noisy, 0))?;
+        let denoised = denoise(&Tensor::cat(&noisy, 0))?;
         let denoised = denoised.chunk(LEVELS as i64, 0);
         let mut captions = Vec::with_capacity(LEVELS);
         for (noisy, denoised) in noisy.iter().zip(&denoised) {
@@ -112,7 +116,7 @@ fn scores(clean: &Tensor, other: &Tensor) -> Result<String> {
 /// `clean` is `(N, 1, 28, 28)` in `[0, 1]`, eight digits fill the page; `classes` says what the network is to draw, one
 /// for each of them. More than 51 steps show every second, third, … one.
 pub fn diffusion_explorer(
-    model: &impl NoiseModel,
+    model: &dyn NoiseModel,
     schedule: &Schedule,
     sampler: &Sampler,
     clean: &Tensor,
@@ -182,7 +186,7 @@ pub fn diffusion_explorer(
 /// Two sliders, for the class and for the strength of guidance: some digits of each, from the same noise everywhere.
 ///
 /// `noise` is `(N, 1, 28, 28)`, standard normal, for N digits; five are quick. Draws in few steps, so that it is there in a second.
-pub fn guidance_explorer(model: &impl NoiseModel, schedule: &Schedule, noise: &Tensor) -> Explorer {
+pub fn guidance_explorer(model: &dyn NoiseModel, schedule: &Schedule, noise: &Tensor) -> Explorer {
     let make = || {
         let digits = noise.size().first().map_or(0, |&digits| digits as usize);
         let classes: Vec<i64> = (0..CLASSES).flat_map(|class| vec![class; digits]).collect();

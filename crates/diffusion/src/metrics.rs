@@ -163,6 +163,14 @@ pub fn score(
     level: f64,
     denoise: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Scores> {
+    score_by(split, level, &denoise)
+}
+
+fn score_by(
+    split: &Split,
+    level: f64,
+    denoise: &dyn Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Scores> {
     check_level(level)?;
     let (mut psnr_sum, mut ssim_sum) = (0.0, 0.0);
     for (clean, noisy) in noisy_batches(split, level) {

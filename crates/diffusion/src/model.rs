@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
@@ -92,6 +92,9 @@ impl Layer {
 
 /// A network, as an ordered list of named layers.
 ///
+/// Its provided methods hand on to functions of the layers, which are compiled once, here: what is generic is
+/// compiled anew in every cell that calls it.
+///
 /// A model computes in the kind of its input: `float32` images give `float32` results, `bfloat16`
 /// ones are worked on in `bfloat16`, with the same `float32` weights converted on the way.
 ///
@@ -119,12 +122,12 @@ pub trait Model: Send + Sized {
     fn layers_mut(&mut self) -> &mut [Layer];
 
     /// The same network with each of its layers replaced by what `change` makes of it.
-    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Self;
+    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> Self;
 
     /// The same network with weights in another kind, to compute in it; in the same kind the two
     /// share their weights' memory.
     fn replica(&self, kind: Kind) -> Self {
-        self.map_layers(|layer| layer.in_kind(kind))
+        self.map_layers(&|layer| layer.in_kind(kind))
     }
 
     /// Freezes layers, so that training leaves them as they are: `freeze(..)?` all of them,
@@ -149,47 +152,22 @@ pub trait Model: Send + Sized {
     /// # Errors
     /// When the model has fewer than `n` layers.
     fn unfreeze_last(&mut self, n: usize) -> Result<()> {
-        let count = self.layers().len();
-        ensure!(
-            n <= count,
-            "cannot unfreeze the last {n} layers: this model has {count}"
-        );
-        self.unfreeze(count - n..)
+        unfreeze_last(self.layers_mut(), n)
     }
 
     /// The weights that training may change.
     fn trainable_weights(&self) -> Vec<Tensor> {
-        let trainable = self.layers().iter().filter(|layer| layer.is_trainable());
-        trainable
-            .flat_map(|layer| {
-                layer
-                    .weights
-                    .iter()
-                    .map(|(_, weight)| weight.shallow_clone())
-            })
-            .collect()
+        trainable_weights(self.layers())
     }
 
     /// How many numbers all layers put out for one image: what a batch takes up in memory.
     fn activations(&self) -> usize {
-        let outputs = self.layers().iter().map(|layer| &layer.output_shape);
-        outputs
-            .map(|shape| shape.iter().product::<i64>() as usize)
-            .sum()
+        activations(self.layers())
     }
 
     /// The table of layers that Keras prints: shown as the last value of a cell.
     fn summary(&self) -> Summary {
-        let rows = self.layers().iter().map(|layer| SummaryRow {
-            name: layer.name.clone(),
-            kind: layer.kind,
-            output_shape: shape_text(&layer.output_shape),
-            parameters: layer.parameters(),
-            trainable: layer.is_trainable(),
-        });
-        Summary {
-            rows: rows.collect(),
-        }
+        Summary::of(self.layers())
     }
 
     /// Saves the weights and the configuration to a safetensors file.
@@ -239,10 +217,7 @@ pub trait Model: Send + Sized {
     /// # Errors
     /// When none of them exists, or the one that does is not a checkpoint of this model.
     fn load_first(paths: &[&str]) -> Result<Self> {
-        let found = paths.iter().find(|path| Path::new(path).exists());
-        let Some(path) = found else {
-            bail!("no checkpoint found; looked for {}", paths.join(", "))
-        };
+        let path = checkpoint::first_of(paths)?;
         let model = Self::load(path)?;
         println!("Weights from {path}.");
         Ok(model)
@@ -255,7 +230,7 @@ pub trait Model: Send + Sized {
     /// model, or whose tensors are missing, extra or of another shape; the model then stays as
     /// it was.
     fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        checkpoint::load(self, path.as_ref())
+        checkpoint::load(self.layers_mut(), Self::KIND, path.as_ref())
     }
 }
 
@@ -296,6 +271,34 @@ fn set_trainable(
     Ok(())
 }
 
+fn unfreeze_last(layers: &mut [Layer], n: usize) -> Result<()> {
+    let count = layers.len();
+    ensure!(
+        n <= count,
+        "cannot unfreeze the last {n} layers: this model has {count}"
+    );
+    set_trainable(layers, count - n.., true)
+}
+
+fn trainable_weights(layers: &[Layer]) -> Vec<Tensor> {
+    let trainable = layers.iter().filter(|layer| layer.is_trainable());
+    trainable
+        .flat_map(|layer| {
+            layer
+                .weights
+                .iter()
+                .map(|(_, weight)| weight.shallow_clone())
+        })
+        .collect()
+}
+
+pub(crate) fn activations(layers: &[Layer]) -> usize {
+    let outputs = layers.iter().map(|layer| &layer.output_shape);
+    outputs
+        .map(|shape| shape.iter().product::<i64>() as usize)
+        .sum()
+}
+
 fn shape_text(shape: &[i64]) -> String {
     let sizes: Vec<String> = shape.iter().map(|size| thousands(*size as usize)).collect();
     format!("(None, {})", sizes.join(", "))
@@ -326,6 +329,19 @@ pub struct SummaryRow {
 }
 
 impl Summary {
+    fn of(layers: &[Layer]) -> Summary {
+        let rows = layers.iter().map(|layer| SummaryRow {
+            name: layer.name.clone(),
+            kind: layer.kind,
+            output_shape: shape_text(&layer.output_shape),
+            parameters: layer.parameters(),
+            trainable: layer.is_trainable(),
+        });
+        Summary {
+            rows: rows.collect(),
+        }
+    }
+
     /// All parameters.
     pub fn total(&self) -> usize {
         self.rows.iter().map(|row| row.parameters).sum()

@@ -8,6 +8,8 @@
 
 mod samples;
 
+use std::fmt;
+
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
@@ -174,9 +176,8 @@ pub struct Step {
 ///
 /// With guidance strength `w` the noise that counts is `(1 + w) · eps(x, class) - w · eps(x, nothing said)` (Ho &
 /// Salimans 2022, eq. 6): away from what any digit looks like, towards what this one does.
-#[derive(Debug)]
-pub struct Steps<'a, M> {
-    model: &'a M,
+pub struct Steps<'a> {
+    model: &'a dyn NoiseModel,
     schedule: &'a Schedule,
     sampler: Sampler,
     classes: Vec<Option<i64>>,
@@ -187,17 +188,27 @@ pub struct Steps<'a, M> {
     known: Option<Known>,
 }
 
-impl<'a, M: NoiseModel> Steps<'a, M> {
+impl fmt::Debug for Steps<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steps")
+            .field("sampler", &self.sampler)
+            .field("classes", &self.classes)
+            .field("ahead", &self.ahead)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Steps<'a> {
     /// From pure noise, `(classes, 1, 28, 28)`.
     ///
     /// # Errors
     /// Settings that make no sense, more steps than the schedule has, or a class that there is not.
     pub fn new(
-        model: &'a M,
+        model: &'a dyn NoiseModel,
         schedule: &'a Schedule,
         sampler: &Sampler,
         classes: &[Option<i64>],
-    ) -> Result<Steps<'a, M>> {
+    ) -> Result<Steps<'a>> {
         let mut rng = Rng::new(sampler.seed);
         let x = rng.normal(&[classes.len() as i64, 1, SIDE, SIDE]);
         let ahead = schedule.spread(sampler.steps)?;
@@ -206,14 +217,14 @@ impl<'a, M: NoiseModel> Steps<'a, M> {
 
     /// From `x` at the first of the steps `ahead` through all of them.
     fn along(
-        model: &'a M,
+        model: &'a dyn NoiseModel,
         schedule: &'a Schedule,
         sampler: &Sampler,
         classes: &[Option<i64>],
         x: Tensor,
         mut ahead: Vec<usize>,
         rng: Rng,
-    ) -> Result<Steps<'a, M>> {
+    ) -> Result<Steps<'a>> {
         sampler.check()?;
         check_classes(classes)?;
         ahead.reverse();
@@ -284,7 +295,7 @@ impl<'a, M: NoiseModel> Steps<'a, M> {
     }
 }
 
-impl<M: NoiseModel> Iterator for Steps<'_, M> {
+impl Iterator for Steps<'_> {
     type Item = Result<Step>;
 
     fn next(&mut self) -> Option<Result<Step>> {
@@ -313,7 +324,7 @@ pub fn in_turn(images: usize) -> Vec<i64> {
 /// # Errors
 /// As [`Steps::new`], or when the model fails.
 pub fn sample(
-    model: &impl NoiseModel,
+    model: &dyn NoiseModel,
     schedule: &Schedule,
     sampler: &Sampler,
     classes: &[Option<i64>],
@@ -327,7 +338,7 @@ pub fn sample(
 /// # Errors
 /// Noise of another shape, or as [`sample`].
 pub fn sample_from(
-    model: &impl NoiseModel,
+    model: &dyn NoiseModel,
     schedule: &Schedule,
     sampler: &Sampler,
     noise: &Tensor,
@@ -354,7 +365,7 @@ pub fn sample_from(
 /// # Errors
 /// Images of another shape, a step that there is not, or as [`sample`].
 pub fn denoise_from(
-    model: &impl NoiseModel,
+    model: &dyn NoiseModel,
     schedule: &Schedule,
     sampler: &Sampler,
     noisy: &Tensor,
@@ -380,7 +391,7 @@ pub fn denoise_from(
 /// # Errors
 /// Images or a mask of another shape, a mask that is not 0 or 1, or as [`sample`].
 pub fn inpaint(
-    model: &impl NoiseModel,
+    model: &dyn NoiseModel,
     schedule: &Schedule,
     sampler: &Sampler,
     images: &Tensor,

@@ -11,6 +11,7 @@ mod noise_prediction;
 mod objective;
 mod panel;
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::crew::{Crew, hands, with_crew};
 use crate::data::Split;
 use crate::denoiser::Denoiser;
 use crate::memory::check_memory;
-use crate::model::Model;
+use crate::model::{Layer, Model, activations};
 use crate::precision::Precision;
 use crate::rng::Rng;
 
@@ -31,7 +32,7 @@ pub use background::{Training, digits_drawn, fit_in_background, fit_with_in_back
 use checkpoint::Checkpoint;
 pub use config::{Decay, FitConfig, Keep, Noise};
 pub use history::{Epoch, History, PrintLines};
-use learner::{Answer, Job, Learner};
+use learner::{Answer, Hand, Job, Learner};
 pub use noise_prediction::NoisePrediction;
 pub use objective::{Classification, Denoising, Measures, Objective, Validation};
 pub use panel::Panel;
@@ -153,6 +154,8 @@ pub fn resume<M: Model>(
     train(model, data, objective, config, observer, Some(checkpoint))
 }
 
+/// The part of [`fit_with`] that depends on the model. What is generic is compiled anew in every cell that
+/// trains, so it is as little as can be; [`run`] is compiled once.
 fn train<M: Model>(
     model: &mut M,
     data: &Split,
@@ -162,13 +165,78 @@ fn train<M: Model>(
     earlier: Option<Checkpoint>,
 ) -> Result<History> {
     config::check(config, data)?;
+    let kind = config.precision.kind();
+    let replica = model.replica(kind);
+    let subject = Subject {
+        layers: model.layers(),
+        weights: model.trainable_weights(),
+        copies: replica.trainable_weights(),
+        settings: &serde_json::to_string(model.config())?,
+        objective,
+        measures: objective.measures(),
+    };
+    let hire = |train: &Split, held_out: Option<&Split>| -> Hand<'_> {
+        let mut learner = Learner::new(replica.replica(kind), train, held_out);
+        Box::new(move |job| learner.answer(objective, job))
+    };
+    let mut watcher = Watching { model, observer };
+    run(subject, data, config, &hire, &mut watcher, earlier)
+}
+
+/// What is trained, and for what.
+struct Subject<'a> {
+    layers: &'a [Layer],
+    /// Those that training may change.
+    weights: Vec<Tensor>,
+    /// The same in the training's kind.
+    copies: Vec<Tensor>,
+    /// What the model was built from, as JSON.
+    settings: &'a str,
+    objective: &'a dyn fmt::Debug,
+    measures: Measures,
+}
+
+/// An observer with the model that it is shown.
+trait Watcher {
+    fn start(&mut self, plan: &Plan);
+    fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()>;
+    fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()>;
+}
+
+struct Watching<'a, M, O> {
+    model: &'a M,
+    observer: &'a mut O,
+}
+
+impl<M, O: Observer<M>> Watcher for Watching<'_, M, O> {
+    fn start(&mut self, plan: &Plan) {
+        self.observer.start(plan);
+    }
+
+    fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()> {
+        self.observer.batch(plan, self.model, batch, loss)
+    }
+
+    fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()> {
+        self.observer.epoch(plan, self.model, epoch)
+    }
+}
+
+fn run<'a>(
+    subject: Subject,
+    data: &Split,
+    config: &FitConfig,
+    hire: &dyn Fn(&Split, Option<&Split>) -> Hand<'a>,
+    watcher: &mut dyn Watcher,
+    earlier: Option<Checkpoint>,
+) -> Result<History> {
     let (train, held_out) = match config.validation {
         0 => (data.shallow_clone(), None),
         n => data
             .hold_out(n)
             .map(|(train, held_out)| (train, Some(held_out)))?,
     };
-    let weights = model.trainable_weights();
+    let weights = subject.weights;
     ensure!(
         weights.iter().any(|weight| weight.numel() > 0),
         "nothing to train: every layer that holds weights is frozen; unfreeze some first"
@@ -180,38 +248,39 @@ fn train<M: Model>(
         train.len(),
     );
     let kind = config.precision.kind();
-    check_memory(config.batch_size, model.activations(), kind)?;
-    let replica = model.replica(kind);
+    check_memory(config.batch_size, activations(subject.layers), kind)?;
     let copies = match kind {
         Kind::Float => vec![],
-        _ => replica.trainable_weights(),
+        _ => subject.copies,
     };
-    let learner = |_| Learner::new(replica.replica(kind), &train, held_out.as_ref());
-    let learners: Vec<Learner<M>> = (0..hands(config.threads)).map(learner).collect();
+    let crew: Vec<Hand> = (0..hands(config.threads))
+        .map(|_| hire(&train, held_out.as_ref()))
+        .collect();
     let plan = Plan {
         epochs: config.epochs,
         batches: train.len().div_ceil(config.batch_size),
         images: train.len(),
         validation: config.validation,
         precision: config.precision,
-        measures: objective.measures(),
+        measures: subject.measures,
     };
+    let (layers, objective) = (subject.layers, subject.objective);
     let run = Run {
         plan,
-        hands: learners.len(),
+        hands: crew.len(),
         config,
-        settings: checkpoint::settings(model, config, objective, &plan)?,
+        settings: checkpoint::settings(subject.settings, layers, config, objective, &plan),
     };
     with_crew(
-        learners,
+        crew,
         config.threads,
-        |learner, job| learner.answer(objective, job),
+        |hand, job| hand(job),
         |crew| {
             let mut state = State::new(Adam::new(weights, copies, config.threads)?, config, plan);
             if let Some(checkpoint) = earlier {
                 state.restore(checkpoint, &run.settings)?;
             }
-            run.through(model, crew, state, observer)
+            run.through(crew, state, watcher)
         },
     )
 }
@@ -258,12 +327,11 @@ impl State {
 type Workers = Crew<Job, Result<Answer>>;
 
 impl Run<'_> {
-    fn through<M>(
+    fn through(
         &self,
-        model: &M,
         crew: &Workers,
         mut state: State,
-        observer: &mut impl Observer<M>,
+        watcher: &mut dyn Watcher,
     ) -> Result<History> {
         let (config, plan) = (self.config, &self.plan);
         let first = state.adam.copy_weights();
@@ -273,10 +341,10 @@ impl Run<'_> {
             state.save(path, &self.settings)?;
         }
         let mut unsaved = None;
-        observer.start(plan);
+        watcher.start(plan);
         for epoch in state.history.epochs.len()..config.epochs {
             let started = Instant::now();
-            let (loss, flow) = self.epoch(model, crew, &mut state, observer, epoch, &first)?;
+            let (loss, flow) = self.epoch(crew, &mut state, watcher, epoch, &first)?;
             if !state.adam.is_finite() {
                 let batches = state.history.batch_losses.len();
                 let what = "weights are no numbers any more";
@@ -296,7 +364,7 @@ impl Run<'_> {
             {
                 state.best = Some((now.loss, state.adam.copy_weights()));
             }
-            let told = observer.epoch(plan, model, &epoch);
+            let told = watcher.epoch(plan, &epoch);
             state.exchange();
             state.history.epochs.push(epoch);
             state.history.stopped = flow.is_break() || told.is_break();
@@ -321,12 +389,11 @@ impl Run<'_> {
     }
 
     /// Goes through all images once: the mean loss, and whether the observer lets it go on.
-    fn epoch<M>(
+    fn epoch(
         &self,
-        model: &M,
         crew: &Workers,
         state: &mut State,
-        observer: &mut impl Observer<M>,
+        watcher: &mut dyn Watcher,
         epoch: usize,
         first: &[Tensor],
     ) -> Result<(f64, ControlFlow<()>)> {
@@ -350,7 +417,7 @@ impl Run<'_> {
             }
             sum += loss * batch.len() as f64;
             seen += batch.len();
-            if observer.batch(plan, model, steps, loss).is_break() {
+            if watcher.batch(plan, steps, loss).is_break() {
                 return Ok((sum / seen as f64, ControlFlow::Break(())));
             }
         }

@@ -160,7 +160,7 @@ impl Model for Unet {
         &mut self.layers
     }
 
-    fn map_layers(&self, change: impl Fn(&Layer) -> Layer) -> Unet {
+    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> Unet {
         Unet {
             config: self.config.clone(),
             layers: self.layers.iter().map(change).collect(),

@@ -35,6 +35,10 @@ pub fn rows_with_captions<S: AsRef<str>, T: Borrow<Tensor>>(
         .iter()
         .map(|(name, images)| (name.as_ref(), images.borrow()))
         .collect();
+    named_rows(&rows, captions)
+}
+
+fn named_rows(rows: &[(&str, &Tensor)], captions: &[&str]) -> Figure {
     let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
     let columns = rows
         .iter()

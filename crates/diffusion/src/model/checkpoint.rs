@@ -17,13 +17,24 @@ const MODEL_KEY: &str = "model";
 const CONFIG_KEY: &str = "config";
 
 pub(super) fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
+    let config = serde_json::to_string(model.config())?;
+    save_layers(model.layers(), M::KIND, config, path, kind)
+}
+
+fn save_layers(
+    layers: &[Layer],
+    model: &str,
+    config: String,
+    path: &Path,
+    kind: Kind,
+) -> Result<()> {
     let dtype = if kind == Kind::Half {
         Dtype::F16
     } else {
         Dtype::F32
     };
     let mut tensors = Vec::new();
-    for (name, weight) in named_weights(model.layers()) {
+    for (name, weight) in named_weights(layers) {
         let shape: Vec<usize> = weight.size().iter().map(|&size| size as usize).collect();
         tensors.push((name, shape, bytes_of(&weight, kind)?));
     }
@@ -32,21 +43,18 @@ pub(super) fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>>>()?;
     let metadata = [
-        (MODEL_KEY.to_owned(), M::KIND.to_owned()),
-        (
-            CONFIG_KEY.to_owned(),
-            serde_json::to_string(model.config())?,
-        ),
+        (MODEL_KEY.to_owned(), model.to_owned()),
+        (CONFIG_KEY.to_owned(), config),
     ];
     let bytes = safetensors::serialize(views, &Some(metadata.into()))?;
     write_whole(path, &bytes)
 }
 
-pub(super) fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
+/// Gives layers the weights of a checkpoint of this kind of model.
+pub(super) fn load(layers: &mut [Layer], model: &str, path: &Path) -> Result<()> {
     let bytes = read(path)?;
-    let weights =
-        read_weights(&bytes, M::KIND, model.layers()).with_context(|| not_of_this_model(path))?;
-    let targets = model.layers_mut().iter_mut().flat_map(|layer| {
+    let weights = read_weights(&bytes, model, layers).with_context(|| not_of_this_model(path))?;
+    let targets = layers.iter_mut().flat_map(|layer| {
         let trainable = layer.trainable;
         layer
             .weights
@@ -59,18 +67,30 @@ pub(super) fn load<M: Model>(model: &mut M, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The first of these checkpoints that exists.
+pub(super) fn first_of<'a>(paths: &[&'a str]) -> Result<&'a str> {
+    let found = paths.iter().find(|path| Path::new(path).exists());
+    match found {
+        Some(path) => Ok(path),
+        None => bail!("no checkpoint found; looked for {}", paths.join(", ")),
+    }
+}
+
 /// The configuration that stands in a checkpoint of this kind of model.
 pub(super) fn saved_config<M: Model>(path: &Path) -> Result<M::Config> {
+    let config = saved_text(M::KIND, path)?;
+    serde_json::from_str(&config)
+        .with_context(|| format!("its configuration {config} is not this model's"))
+        .with_context(|| not_of_this_model(path))
+}
+
+fn saved_text(model: &str, path: &Path) -> Result<String> {
     let bytes = read(path)?;
-    let read = || -> Result<M::Config> {
-        let metadata = metadata(&bytes, M::KIND)?;
-        let config = metadata
-            .get(CONFIG_KEY)
-            .context("it names no configuration")?;
-        serde_json::from_str(config)
-            .with_context(|| format!("its configuration {config} is not this model's"))
-    };
-    read().with_context(|| not_of_this_model(path))
+    let mut metadata = metadata(&bytes, model).with_context(|| not_of_this_model(path))?;
+    metadata
+        .remove(CONFIG_KEY)
+        .context("it names no configuration")
+        .with_context(|| not_of_this_model(path))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tch::Tensor;
 
-use super::{NoiseModel, Step, Steps};
+use super::{Step, Steps};
 use crate::figure::{Figure, animation, grid, rows_with_captions};
 use crate::schedule::to_pixels;
 
@@ -26,7 +26,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    pub(super) fn of<M: NoiseModel>(steps: Steps<'_, M>) -> Result<Samples> {
+    pub(super) fn of(steps: Steps<'_>) -> Result<Samples> {
         // A copy of the first few: a view would keep all of them in memory.
         let few = |x: &Tensor| x.narrow(0, 0, x.size()[0].min(SHOWN)).copy();
         let every = steps.ahead.len().div_ceil(FRAMES).max(1);

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 use super::config::FitConfig;
 use super::history::Epoch;
 use super::{Plan, State};
-use crate::model::{Model, write_whole};
+use crate::model::{Layer, write_whole};
 
 /// The key of what is not a tensor.
 const KEY: &str = "training";
@@ -38,22 +38,20 @@ pub(super) struct Checkpoint {
 
 /// What must be equal for a training to be the same one.
 pub(super) fn settings(
-    model: &impl Model,
+    model: &str,
+    layers: &[Layer],
     config: &FitConfig,
-    objective: &impl Debug,
+    objective: &dyn Debug,
     plan: &Plan,
-) -> Result<String> {
-    let layers = model.layers().iter().filter(|layer| layer.is_trainable());
+) -> String {
+    let layers = layers.iter().filter(|layer| layer.is_trainable());
     let layers: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
     let config = FitConfig {
         quiet: false,
         checkpoint: None,
         ..config.clone()
     };
-    let model = serde_json::to_string(model.config())?;
-    Ok(format!(
-        "{model} {layers:?} {config:?} {objective:?} {plan:?}"
-    ))
+    format!("{model} {layers:?} {config:?} {objective:?} {plan:?}")
 }
 
 impl State {

@@ -157,6 +157,22 @@ impl PrintLines {
 
 impl<M> Observer<M> for PrintLines {
     fn start(&mut self, plan: &Plan) {
+        self.begin(plan);
+    }
+
+    fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
+        self.after_batch(plan, batch, loss);
+        ControlFlow::Continue(())
+    }
+
+    fn epoch(&mut self, plan: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
+        self.after_epoch(plan, epoch);
+        ControlFlow::Continue(())
+    }
+}
+
+impl PrintLines {
+    fn begin(&mut self, plan: &Plan) {
         *self = PrintLines::default();
         println!(
             "Training on {} images, {} held out, in {}.",
@@ -166,7 +182,7 @@ impl<M> Observer<M> for PrintLines {
         );
     }
 
-    fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
+    fn after_batch(&mut self, plan: &Plan, batch: usize, loss: f64) {
         let before = *self.before.get_or_insert(batch - 1);
         if batch == before + WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
             println!(
@@ -174,10 +190,9 @@ impl<M> Observer<M> for PrintLines {
                 self.seconds_left(plan, batch)
             );
         }
-        ControlFlow::Continue(())
     }
 
-    fn epoch(&mut self, plan: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
+    fn after_epoch(&self, plan: &Plan, epoch: &Epoch) {
         let left = self.seconds_left(plan, epoch.number * plan.batches);
         let left = if epoch.number < plan.epochs {
             format!("  ({left:.0} s to go)")
@@ -185,6 +200,5 @@ impl<M> Observer<M> for PrintLines {
             String::new()
         };
         println!("{}{left}", line(plan, epoch));
-        ControlFlow::Continue(())
     }
 }

@@ -15,6 +15,9 @@ pub(super) struct Learner<M> {
     held_out: Option<Split>,
 }
 
+/// A thread of any model's training.
+pub(super) type Hand<'a> = Box<dyn FnMut(Job) -> Result<Answer> + Send + 'a>;
+
 /// What a thread is asked to do.
 pub(super) enum Job {
     /// Loss and gradients of a part of a batch: these images, which are this share of it.

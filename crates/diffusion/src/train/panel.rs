@@ -20,7 +20,7 @@ use crate::figure::Figure;
 use crate::show::{self, escape};
 
 /// The file that a page asks for.
-const NOTES: &str = "panel.json";
+const FILE: &str = "panel.json";
 const SCRIPT: &str = include_str!("../../assets/panel.js");
 /// How often there is something new.
 const PAUSE: Duration = Duration::from_millis(700);
@@ -29,9 +29,14 @@ type Preview<M> = Box<dyn Fn(&M) -> Result<Figure> + Send>;
 
 /// Watches a training for its panel, and ends it when it is told to.
 pub(super) struct Watch<M> {
+    preview: Preview<M>,
+    notes: Notes,
+}
+
+/// All that a panel shows, but for the preview.
+struct Notes {
     folder: PathBuf,
     stop: Arc<AtomicBool>,
-    preview: Preview<M>,
     /// None before the first batch.
     history: Option<History>,
     /// What an earlier run had done.
@@ -49,48 +54,70 @@ impl<M> Watch<M> {
         preview: impl Fn(&M) -> Result<Figure> + Send + 'static,
     ) -> Watch<M> {
         Watch {
-            folder: folder.to_owned(),
-            stop,
             preview: Box::new(preview),
-            history: None,
-            earlier,
-            began: (Instant::now(), 0),
-            shown: Instant::now(),
+            notes: Notes {
+                folder: folder.to_owned(),
+                stop,
+                history: None,
+                earlier,
+                began: (Instant::now(), 0),
+                shown: Instant::now(),
+            },
         }
     }
 
     /// Before the first batch: a panel is there from the beginning.
     pub(super) fn begin(&self, model: &M) -> Result<()> {
-        self.write(model, "training", "Getting ready …")
+        let preview = (self.preview)(model);
+        self.notes.write(preview, "training", "Getting ready …")
     }
 
     /// After the last one.
     pub(super) fn end(&self, model: &M, outcome: &Result<History>) {
+        self.notes.end((self.preview)(model), outcome);
+    }
+}
+
+impl<M> Observer<M> for Watch<M> {
+    fn start(&mut self, plan: &Plan) {
+        self.notes.start(plan);
+    }
+
+    fn batch(&mut self, plan: &Plan, model: &M, _batch: usize, loss: f64) -> ControlFlow<()> {
+        self.notes.batch(plan, loss, &|| (self.preview)(model))
+    }
+
+    fn epoch(&mut self, plan: &Plan, model: &M, epoch: &Epoch) -> ControlFlow<()> {
+        self.notes.epoch(plan, epoch, (self.preview)(model));
+        ControlFlow::Continue(())
+    }
+}
+
+impl Notes {
+    fn end(&self, preview: Result<Figure>, outcome: &Result<History>) {
         let (state, line) = match outcome {
             Ok(history) if history.stopped => ("stopped", format!("Stopped. {history}")),
             Ok(history) => ("done", format!("Done. {history}")),
             Err(error) => ("failed", format!("It ended with an error: {error:#}")),
         };
-        let _ = self.write(model, state, &line); // the outcome itself says more than its panel
+        let _ = self.write(preview, state, &line); // the outcome itself says more than its panel
     }
 
-    fn write(&self, model: &M, state: &str, line: &str) -> Result<()> {
+    fn write(&self, preview: Result<Figure>, state: &str, line: &str) -> Result<()> {
         let picture = |figure: &Figure| figure.html().unwrap_or_default();
         let curve = self
             .history
             .as_ref()
             .filter(|history| history.batch_losses.len() > 1);
         // A network that is no good yet may have nothing to show.
-        let digits = (self.preview)(model)
-            .map(|figure| picture(&figure))
-            .unwrap_or_default();
+        let digits = preview.map(|figure| picture(&figure)).unwrap_or_default();
         let notes = json!({
             "state": state,
             "line": line,
             "curve": curve.map_or(String::new(), |history| picture(&history.plot())),
             "digits": digits,
         });
-        write_notes(&self.folder, NOTES, &notes)
+        write_notes(&self.folder, FILE, &notes)
     }
 
     fn status(&self, plan: &Plan) -> String {
@@ -115,9 +142,7 @@ impl<M> Watch<M> {
     fn asked_to_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.folder.join(STOP).exists()
     }
-}
 
-impl<M> Observer<M> for Watch<M> {
     fn start(&mut self, plan: &Plan) {
         let mut history = History::new(*plan);
         if let Some((epochs, losses)) = self.earlier.take() {
@@ -128,7 +153,12 @@ impl<M> Observer<M> for Watch<M> {
         self.history = Some(history);
     }
 
-    fn batch(&mut self, plan: &Plan, model: &M, _batch: usize, loss: f64) -> ControlFlow<()> {
+    fn batch(
+        &mut self,
+        plan: &Plan,
+        loss: f64,
+        preview: &dyn Fn() -> Result<Figure>,
+    ) -> ControlFlow<()> {
         if let Some(history) = &mut self.history {
             history.batch_losses.push(loss);
         }
@@ -136,19 +166,18 @@ impl<M> Observer<M> for Watch<M> {
             return ControlFlow::Break(());
         }
         if self.shown.elapsed() >= PAUSE {
-            let _ = self.write(model, "training", &self.status(plan)); // the training matters more
+            let _ = self.write(preview(), "training", &self.status(plan)); // the training matters more
             self.shown = Instant::now();
         }
         ControlFlow::Continue(())
     }
 
-    fn epoch(&mut self, plan: &Plan, model: &M, epoch: &Epoch) -> ControlFlow<()> {
+    fn epoch(&mut self, plan: &Plan, epoch: &Epoch, preview: Result<Figure>) {
         if let Some(history) = &mut self.history {
             history.epochs.push(*epoch);
         }
-        let _ = self.write(model, "training", &self.status(plan));
+        let _ = self.write(preview, "training", &self.status(plan));
         self.shown = Instant::now();
-        ControlFlow::Continue(())
     }
 }
 
@@ -162,7 +191,7 @@ pub struct Panel {
 impl Panel {
     pub(super) fn of(folder: &Path) -> Panel {
         let read = || -> Result<Value> {
-            let notes = std::fs::read(folder.join(NOTES))?;
+            let notes = std::fs::read(folder.join(FILE))?;
             Ok(serde_json::from_slice(&notes)?)
         };
         match read() {
