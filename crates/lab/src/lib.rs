@@ -27,6 +27,7 @@ pub mod run;
 pub mod seed;
 pub mod setup;
 pub mod spec;
+pub mod stand_in;
 pub mod suite;
 pub mod toolchain;
 pub mod tools;
