@@ -9,7 +9,7 @@ use crate::conv::Activation;
 use crate::crew::map_batches;
 use crate::data::SIDE;
 use crate::layers::{assert_images, check_images, convolutional, convolve, dense, linear};
-use crate::model::{Forward, Layer, Model};
+use crate::model::{Forward, Layer, Model, parsed};
 use crate::rng::Rng;
 
 /// How many numbers the last layer but one gives for an image.
@@ -114,6 +114,11 @@ impl Classifier {
         let x = pooled(&x).flatten(1, 3); //                   (N, 2,352)
         linear(&x, features).relu() //                         (N, 128)
     }
+
+    /// The settings it was built from.
+    pub fn config(&self) -> &ClassifierConfig {
+        &self.config
+    }
 }
 
 /// The largest of each four neighbours: half as high and wide.
@@ -126,14 +131,13 @@ fn pooled(x: &Tensor) -> Tensor {
 
 impl Model for Classifier {
     const KIND: &'static str = "classifier";
-    type Config = ClassifierConfig;
 
-    fn build(config: ClassifierConfig) -> Result<Classifier> {
-        Ok(Classifier::new(config))
+    fn settings(&self) -> Result<String> {
+        Ok(serde_json::to_string(self.config())?)
     }
 
-    fn config(&self) -> &ClassifierConfig {
-        &self.config
+    fn with_settings(settings: &str) -> Result<Classifier> {
+        Ok(Classifier::new(parsed(settings)?))
     }
 
     fn layers(&self) -> &[Layer] {

@@ -14,7 +14,7 @@ use tch::Tensor;
 use crate::conv::Activation;
 use crate::data::SIDE;
 use crate::layers::{assert_images, check_images, convolutional, convolve, dense, linear};
-use crate::model::{Forward, Layer, Model};
+use crate::model::{Forward, Layer, Model, parsed};
 use crate::rng::Rng;
 
 /// Mean pixel of MNIST's training images.
@@ -155,18 +155,22 @@ impl Cnn {
         let x = convolve(&x, out, Activation::Linear); //      (N, 28, 28, 1)
         x.view([-1, 1, SIDE, SIDE])
     }
+
+    /// The settings it was built from.
+    pub fn config(&self) -> &CnnConfig {
+        &self.config
+    }
 }
 
 impl Model for Cnn {
     const KIND: &'static str = "cnn";
-    type Config = CnnConfig;
 
-    fn build(config: CnnConfig) -> Result<Cnn> {
-        Ok(Cnn::new(config))
+    fn settings(&self) -> Result<String> {
+        Ok(serde_json::to_string(self.config())?)
     }
 
-    fn config(&self) -> &CnnConfig {
-        &self.config
+    fn with_settings(settings: &str) -> Result<Cnn> {
+        Ok(Cnn::new(parsed(settings)?))
     }
 
     fn layers(&self) -> &[Layer] {

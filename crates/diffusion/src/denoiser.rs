@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::cnn::Cnn;
 use crate::crew::map_batches;
 use crate::layers::check_images;
-use crate::model::{Forward, Layer, Model};
+use crate::model::{Forward, Layer, Model, parsed};
 use crate::precision::Precision;
 use crate::schedule::centred;
 use crate::unet::{CLASSES, Unet, UnetConfig};
@@ -59,18 +59,22 @@ impl UnetDenoiser {
     pub fn new(config: UnetConfig) -> Result<UnetDenoiser> {
         Unet::new(config).map(UnetDenoiser)
     }
+
+    /// The settings it was built from.
+    pub fn config(&self) -> &UnetConfig {
+        self.0.config()
+    }
 }
 
 impl Model for UnetDenoiser {
     const KIND: &'static str = "unet_denoiser";
-    type Config = UnetConfig;
 
-    fn build(config: UnetConfig) -> Result<UnetDenoiser> {
-        UnetDenoiser::new(config)
+    fn settings(&self) -> Result<String> {
+        Ok(serde_json::to_string(self.config())?)
     }
 
-    fn config(&self) -> &UnetConfig {
-        self.0.config()
+    fn with_settings(settings: &str) -> Result<UnetDenoiser> {
+        UnetDenoiser::new(parsed(settings)?)
     }
 
     fn layers(&self) -> &[Layer] {

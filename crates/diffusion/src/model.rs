@@ -7,8 +7,7 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
-use anyhow::{Result, ensure};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
@@ -82,7 +81,7 @@ impl Layer {
         }
     }
 
-    fn set_trainable(&mut self, trainable: bool) {
+    pub(crate) fn set_trainable(&mut self, trainable: bool) {
         self.trainable = trainable;
         for (_, weight) in &mut self.weights {
             *weight = weight.detach().set_requires_grad(trainable);
@@ -103,17 +102,17 @@ impl Layer {
 pub trait Model: Send + Sized {
     /// What kind of model this is; stands in its checkpoints.
     const KIND: &'static str;
-    /// What it is built from; stands in its checkpoints as well.
-    type Config: Serialize + DeserializeOwned;
-
-    /// A network with these settings that has learnt nothing yet.
+    /// The settings it was built from, as JSON: they stand in its checkpoints as well.
     ///
     /// # Errors
-    /// Settings that make no sense.
-    fn build(config: Self::Config) -> Result<Self>;
+    /// Settings that JSON cannot hold.
+    fn settings(&self) -> Result<String>;
 
-    /// The settings the model was built from.
-    fn config(&self) -> &Self::Config;
+    /// A network with such settings that has learnt nothing yet.
+    ///
+    /// # Errors
+    /// Settings of another model, or that make no sense.
+    fn with_settings(settings: &str) -> Result<Self>;
 
     /// The layers, from input to output.
     fn layers(&self) -> &[Layer];
@@ -178,7 +177,14 @@ pub trait Model: Send + Sized {
     /// # Errors
     /// When the file cannot be written.
     fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        checkpoint::save(self, path.as_ref(), Kind::Float)
+        let settings = self.settings()?;
+        checkpoint::save(
+            self.layers(),
+            Self::KIND,
+            settings,
+            path.as_ref(),
+            Kind::Float,
+        )
     }
 
     /// Saves as [`save`](Model::save) does, at half the size: weights are rounded to `float16`
@@ -187,7 +193,14 @@ pub trait Model: Send + Sized {
     /// # Errors
     /// When the file cannot be written.
     fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
-        checkpoint::save(self, path.as_ref(), Kind::Half)
+        let settings = self.settings()?;
+        checkpoint::save(
+            self.layers(),
+            Self::KIND,
+            settings,
+            path.as_ref(),
+            Kind::Half,
+        )
     }
 
     /// A network with the settings and the weights of a checkpoint.
@@ -196,7 +209,9 @@ pub trait Model: Send + Sized {
     /// As [`load_weights`](Model::load_weights).
     fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let mut model = Self::build(checkpoint::saved_config::<Self>(path)?)?;
+        let settings = checkpoint::saved_settings(Self::KIND, path)?;
+        let mut model = Self::with_settings(&settings)
+            .map_err(|error| checkpoint::not_of_this_model(error, path))?;
         model.load_weights(path)?;
         Ok(model)
     }
@@ -269,6 +284,12 @@ fn set_trainable(
         .iter_mut()
         .for_each(|layer| layer.set_trainable(trainable));
     Ok(())
+}
+
+/// Settings from the text that [`Model::settings`] gave.
+pub(crate) fn parsed<C: DeserializeOwned>(settings: &str) -> Result<C> {
+    serde_json::from_str(settings)
+        .with_context(|| format!("its configuration {settings} is not this model's"))
 }
 
 fn unfreeze_last(layers: &mut [Layer], n: usize) -> Result<()> {

@@ -171,7 +171,7 @@ fn train<M: Model>(
         layers: model.layers(),
         weights: model.trainable_weights(),
         copies: replica.trainable_weights(),
-        settings: &serde_json::to_string(model.config())?,
+        settings: &model.settings()?,
         objective,
         measures: objective.measures(),
     };

@@ -19,7 +19,7 @@ use crate::data::SIDE;
 use crate::layers::{
     assert_images, convolutional, convolve, dense, embedding, linear, norm, norm_silu,
 };
-use crate::model::{Layer, Model};
+use crate::model::{Layer, Model, parsed};
 use crate::rng::Rng;
 
 /// How many classes there are; the class after the last one stands for "none".
@@ -138,18 +138,22 @@ impl Unet {
         let x = convolve(&x, layers.next(), Activation::Linear); //   (N, 14, 14, 4)
         depth_to_space(&x).reshape([-1, 1, SIDE, SIDE])
     }
+
+    /// The settings it was built from.
+    pub fn config(&self) -> &UnetConfig {
+        &self.config
+    }
 }
 
 impl Model for Unet {
     const KIND: &'static str = "unet";
-    type Config = UnetConfig;
 
-    fn build(config: UnetConfig) -> Result<Unet> {
-        Unet::new(config)
+    fn settings(&self) -> Result<String> {
+        Ok(serde_json::to_string(self.config())?)
     }
 
-    fn config(&self) -> &UnetConfig {
-        &self.config
+    fn with_settings(settings: &str) -> Result<Unet> {
+        Unet::new(parsed(settings)?)
     }
 
     fn layers(&self) -> &[Layer] {

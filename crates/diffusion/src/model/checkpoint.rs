@@ -5,26 +5,22 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Kind, Tensor};
 
-use super::{Layer, Model};
+use super::Layer;
 
 /// Metadata keys of a checkpoint.
 const MODEL_KEY: &str = "model";
 const CONFIG_KEY: &str = "config";
 
-pub(super) fn save<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
-    let config = serde_json::to_string(model.config())?;
-    save_layers(model.layers(), M::KIND, config, path, kind)
-}
-
-fn save_layers(
+/// Writes layers and settings of this kind of model.
+pub(super) fn save(
     layers: &[Layer],
     model: &str,
-    config: String,
+    settings: String,
     path: &Path,
     kind: Kind,
 ) -> Result<()> {
@@ -44,7 +40,7 @@ fn save_layers(
         .collect::<Result<Vec<_>>>()?;
     let metadata = [
         (MODEL_KEY.to_owned(), model.to_owned()),
-        (CONFIG_KEY.to_owned(), config),
+        (CONFIG_KEY.to_owned(), settings),
     ];
     let bytes = safetensors::serialize(views, &Some(metadata.into()))?;
     write_whole(path, &bytes)
@@ -53,7 +49,8 @@ fn save_layers(
 /// Gives layers the weights of a checkpoint of this kind of model.
 pub(super) fn load(layers: &mut [Layer], model: &str, path: &Path) -> Result<()> {
     let bytes = read(path)?;
-    let weights = read_weights(&bytes, model, layers).with_context(|| not_of_this_model(path))?;
+    let weights =
+        read_weights(&bytes, model, layers).map_err(|error| not_of_this_model(error, path))?;
     let targets = layers.iter_mut().flat_map(|layer| {
         let trainable = layer.trainable;
         layer
@@ -76,29 +73,26 @@ pub(super) fn first_of<'a>(paths: &[&'a str]) -> Result<&'a str> {
     }
 }
 
-/// The configuration that stands in a checkpoint of this kind of model.
-pub(super) fn saved_config<M: Model>(path: &Path) -> Result<M::Config> {
-    let config = saved_text(M::KIND, path)?;
-    serde_json::from_str(&config)
-        .with_context(|| format!("its configuration {config} is not this model's"))
-        .with_context(|| not_of_this_model(path))
-}
-
-fn saved_text(model: &str, path: &Path) -> Result<String> {
+/// The settings that stand in a checkpoint of this kind of model.
+pub(super) fn saved_settings(model: &str, path: &Path) -> Result<String> {
     let bytes = read(path)?;
-    let mut metadata = metadata(&bytes, model).with_context(|| not_of_this_model(path))?;
-    metadata
-        .remove(CONFIG_KEY)
-        .context("it names no configuration")
-        .with_context(|| not_of_this_model(path))
+    let settings = metadata(&bytes, model).and_then(|mut metadata| {
+        metadata
+            .remove(CONFIG_KEY)
+            .context("it names no configuration")
+    });
+    settings.map_err(|error| not_of_this_model(error, path))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))
 }
 
-fn not_of_this_model(path: &Path) -> String {
-    format!("{} is not a checkpoint of this model", path.display())
+pub(super) fn not_of_this_model(error: Error, path: &Path) -> Error {
+    error.context(format!(
+        "{} is not a checkpoint of this model",
+        path.display()
+    ))
 }
 
 /// What a checkpoint says about itself, once it is known to be of this kind of model.

@@ -21,7 +21,7 @@ use super::{Denoising, FitConfig, History, Keep, Objective, config, fit_with, re
 use crate::data::Split;
 use crate::denoiser::Denoiser;
 use crate::figure::{Figure, rows};
-use crate::model::{Model, write_whole};
+use crate::model::{Layer, Model, write_whole};
 use crate::noise::{corrupt, noise_of};
 use crate::sample::{Sampler, asked, in_turn, sample};
 use crate::schedule::Schedule;
@@ -59,6 +59,42 @@ struct Settings {
     /// The layers that training may change.
     trainable: Vec<String>,
     config: FitConfig,
+}
+
+impl Settings {
+    fn of(model: &str, layers: &[Layer], config: &FitConfig) -> Settings {
+        let trainable = layers.iter().filter(|layer| layer.is_trainable());
+        Settings {
+            model: model.to_owned(),
+            trainable: trainable.map(|layer| layer.name.clone()).collect(),
+            config: config.clone(),
+        }
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        write_whole(&folder.join(SETTINGS), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Those of a folder that holds a training of this kind of model.
+    fn read(folder: &Path, model: &str) -> Result<Settings> {
+        let path = folder.join(SETTINGS);
+        let settings = fs::read(&path).with_context(|| {
+            format!(
+                "{} holds no training: cannot read {}",
+                folder.display(),
+                path.display()
+            )
+        })?;
+        let settings: Settings = serde_json::from_slice(&settings)
+            .with_context(|| format!("{} is not a training's settings", path.display()))?;
+        ensure!(
+            settings.model == model,
+            "{} holds a training of a model of kind {:?}; expected {model:?}",
+            folder.display(),
+            settings.model,
+        );
+        Ok(settings)
+    }
 }
 
 /// [`fit`](super::fit) on a thread of its own: returns at once.
@@ -111,15 +147,8 @@ pub fn fit_with_in_background<M: Model + 'static>(
     config::check(&config, data)?;
     make_room(folder.as_ref())?;
     let place = Place::taken(folder.as_ref())?;
-    let trainable = model.layers().iter().filter(|layer| layer.is_trainable());
-    let settings = Settings {
-        model: M::KIND.to_owned(),
-        trainable: trainable.map(|layer| layer.name.clone()).collect(),
-        config: config.clone(),
-    };
     model.save(folder.as_ref().join(FIRST))?;
-    let settings = serde_json::to_vec_pretty(&settings)?;
-    write_whole(&folder.as_ref().join(SETTINGS), &settings)?;
+    Settings::of(M::KIND, model.layers(), &config).write(folder.as_ref())?;
     let data = data.shallow_clone();
     start(model, place, preview, None, move |model, watch| {
         fit_with(model, &data, &objective, &config, watch)
@@ -155,33 +184,13 @@ impl<M: Model + 'static> Training<M> {
         P: Fn(&M) -> Result<Figure> + Send + 'static,
     {
         let folder = folder.as_ref();
-        let path = folder.join(SETTINGS);
-        let settings = fs::read(&path).with_context(|| {
-            format!(
-                "{} holds no training: cannot read {}",
-                folder.display(),
-                path.display()
-            )
-        })?;
-        let settings: Settings = serde_json::from_slice(&settings)
-            .with_context(|| format!("{} is not a training's settings", path.display()))?;
-        ensure!(
-            settings.model == M::KIND,
-            "{} holds a training of a model of kind {:?}; expected {:?}",
-            folder.display(),
-            settings.model,
-            M::KIND
-        );
+        let settings = Settings::read(folder, M::KIND)?;
         let place = Place::taken(folder)?;
         // The folder may have been moved since.
         let config = in_folder(&settings.config, folder);
         let mut model = M::load(folder.join(FIRST))?;
-        for (at, layer) in (0..).zip(settings_of(&model, &settings.trainable)) {
-            if layer {
-                model.unfreeze(at..=at)?;
-            } else {
-                model.freeze(at..=at)?;
-            }
+        for layer in model.layers_mut() {
+            layer.set_trainable(settings.trainable.contains(&layer.name));
         }
         let checkpoint = Checkpoint::read(&folder.join(CHECKPOINT))?;
         let _ = fs::remove_file(folder.join(STOP)); // there is one only after the button was pressed
@@ -247,14 +256,6 @@ impl<M> Drop for Training<M> {
             let _ = thread.join(); // an error was nobody's to see
         }
     }
-}
-
-/// Which of the model's layers training may change.
-fn settings_of<'a>(model: &'a impl Model, trainable: &'a [String]) -> Vec<bool> {
-    let layers = model.layers().iter();
-    layers
-        .map(|layer| trainable.contains(&layer.name))
-        .collect()
 }
 
 /// The settings of a training in this folder.
@@ -361,21 +362,27 @@ fn denoised<M: Denoiser>(
     data: &Split,
     noise: f64,
 ) -> Result<impl Fn(&M) -> Result<Figure> + Send + 'static + use<M>> {
+    let (clean, noisy) = last_digits(data, noise)?;
+    Ok(move |model: &M| Ok(three_rows(&clean, &noisy, &model.denoise(&noisy)?)))
+}
+
+fn last_digits(data: &Split, noise: f64) -> Result<(Tensor, Tensor)> {
     let count = SHOWN.min(data.len());
     let indices: Vec<i64> = (data.len() - count..data.len())
         .map(|at| at as i64)
         .collect();
     let clean = data.batch(&indices)?;
-    let noisy: Tensor = corrupt(&clean, &noise_of(SHOWN_SEED, 0, &indices), noise);
-    Ok(move |model: &M| {
-        let denoised = model.denoise(&noisy)?;
-        Ok(rows(&[
-            ("original", &clean),
-            ("noisy", &noisy),
-            ("denoised", &denoised),
-        ])
-        .alt("Ten digits: original, noisy, and as the network denoises them by now"))
-    })
+    let noisy = corrupt(&clean, &noise_of(SHOWN_SEED, 0, &indices), noise);
+    Ok((clean, noisy))
+}
+
+fn three_rows(clean: &Tensor, noisy: &Tensor, denoised: &Tensor) -> Figure {
+    rows(&[
+        ("original", clean),
+        ("noisy", noisy),
+        ("denoised", denoised),
+    ])
+    .alt("Ten digits: original, noisy, and as the network denoises them by now")
 }
 
 /// The preview of a U-Net's training: a digit of each class, drawn by the network as it is by now, always from the same

@@ -41,6 +41,16 @@ pub(super) struct Answer {
     pub(super) gradients: Vec<Tensor>,
 }
 
+impl Answer {
+    fn learnt(loss: Tensor, weights: &[Tensor]) -> Answer {
+        Answer {
+            loss: loss.double_value(&[]),
+            gradients: Tensor::run_backward(&[loss], weights, false, false),
+            ..Answer::default()
+        }
+    }
+}
+
 impl<M: Model> Learner<M> {
     pub(super) fn new(model: M, train: &Split, held_out: Option<&Split>) -> Learner<M> {
         Learner {
@@ -61,12 +71,8 @@ impl<M: Model> Learner<M> {
                 },
                 _,
             ) => {
-                let loss = objective.loss(&self.model, &self.train, &batch, epoch)? * share;
-                Ok(Answer {
-                    loss: loss.double_value(&[]),
-                    gradients: Tensor::run_backward(&[loss], &self.weights, false, false),
-                    ..Answer::default()
-                })
+                let loss = objective.loss(&self.model, &self.train, &batch, epoch)?;
+                Ok(Answer::learnt(loss * share, &self.weights))
             }
             (Job::Judge(batch), Some(held_out)) => {
                 let judged = tch::no_grad(|| objective.validate(&self.model, held_out, &batch))?;

@@ -80,11 +80,28 @@ impl Denoising {
         })
     }
 
+    /// Images and their noisy versions of this epoch.
+    fn pair(&self, data: &Split, batch: &[i64], epoch: u64) -> (Tensor, Tensor) {
+        let clean = data.gather(batch);
+        let epoch = if self.draw == Noise::Fresh { epoch } else { 0 };
+        let noisy = corrupt(&clean, &noise_of(self.seed, epoch, batch), self.noise);
+        (clean, noisy)
+    }
+
     fn logits<M: Denoiser>(&self, model: &M, noisy: &Tensor) -> Tensor {
         model
             .forward(&noisy.to_kind(self.precision.kind()))
             .to_kind(Kind::Float)
     }
+}
+
+/// How good a denoiser's answers are.
+fn judged(logits: &Tensor, clean: &Tensor) -> Result<Validation> {
+    let psnr = psnr(clean, &logits.sigmoid())?;
+    Ok(Validation {
+        loss: binary_cross_entropy(logits, clean)?.double_value(&[]),
+        score: Some(psnr.sum() / psnr.len() as f64),
+    })
 }
 
 impl<M: Denoiser> Objective<M> for Denoising {
@@ -96,19 +113,13 @@ impl<M: Denoiser> Objective<M> for Denoising {
     }
 
     fn loss(&self, model: &M, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {
-        let clean = data.gather(batch);
-        let epoch = if self.draw == Noise::Fresh { epoch } else { 0 };
-        let noisy = corrupt(&clean, &noise_of(self.seed, epoch, batch), self.noise);
+        let (clean, noisy) = self.pair(data, batch, epoch);
         binary_cross_entropy(&self.logits(model, &noisy), &clean)
     }
 
     fn validate(&self, model: &M, held_out: &Split, batch: &[i64]) -> Result<Validation> {
         let (clean, noisy) = noisy_batch(held_out, self.noise, batch);
-        let logits = self.logits(model, &noisy);
-        Ok(Validation {
-            loss: binary_cross_entropy(&logits, &clean)?.double_value(&[]),
-            score: Some(psnr(&clean, &logits.sigmoid())?.sum() / batch.len() as f64),
-        })
+        judged(&self.logits(model, &noisy), &clean)
     }
 }
 
@@ -149,17 +160,16 @@ impl<M: Forward> Objective<M> for Classification {
     }
 
     fn validate(&self, model: &M, held_out: &Split, batch: &[i64]) -> Result<Validation> {
-        let (classes, logits) = (
-            held_out.gather_labels(batch),
-            self.logits(model, held_out, batch),
-        );
-        let right = logits
-            .argmax(1, false)
-            .eq_tensor(&classes)
-            .sum(Kind::Double);
-        Ok(Validation {
-            loss: logits.cross_entropy_for_logits(&classes).double_value(&[]),
-            score: Some(100.0 * right.double_value(&[]) / batch.len() as f64),
-        })
+        let logits = self.logits(model, held_out, batch);
+        read_right(&logits, &held_out.gather_labels(batch))
     }
+}
+
+/// How often a classifier's answers are right.
+fn read_right(logits: &Tensor, classes: &Tensor) -> Result<Validation> {
+    let right = logits.argmax(1, false).eq_tensor(classes).sum(Kind::Double);
+    Ok(Validation {
+        loss: logits.cross_entropy_for_logits(classes).double_value(&[]),
+        score: Some(100.0 * right.double_value(&[]) / classes.numel() as f64),
+    })
 }
