@@ -3,7 +3,7 @@
 //!
 //! Data flows downwards in this list: [`setup`] and [`doctor`] walk the parts of the house
 //! ([`parts`]); each part is one module that can say whether it is there and can make it so;
-//! [`analyzer`] decides what a kernel's analyzer sees;
+//! [`analyzer`] decides what a kernel's analyzer sees, [`stand_in`] what its linker reads;
 //! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
 //! directories) and [`layout`] (where everything is).
 
