@@ -95,7 +95,7 @@ class Times:
         python = python_cells.cells(mnist)
         self.first = [source for source, _ in cells(FIRST)] if name == "rust" else python["first"]
         self.denoise = list(cells(DENOISE)) if name == "rust" else python["denoise"]
-        self.mistake = "let wrong: i32 = \"ten\";" if name == "rust" else "wrong = ten"
+        self.mistake = "let wrong: i32 = \"ten\";" if name == "rust" else "wrong = nobody_defined_this"
 
     def new_kernel(self):
         return TimedKernel(NOTEBOOKS, self.out / f"kernel-{self.name}.log", self.name)

@@ -6,6 +6,10 @@
 //! hands it to the notebook. [`crew`] puts all cores to work, in either [`precision`]; [`rng`] is where all
 //! chance comes from.
 //!
+//! What is written here is compiled once, with optimisation, when the lesson is set up. But what is generic is compiled
+//! anew, and without, in every cell that calls it, while a learner waits. So generic functions are thin shells here,
+//! around functions of trait objects: a cell that denoises holds 307 functions, where it once held 1,503.
+//!
 //! Images are tensors of shape `(N, 1, 28, 28)`, `float32`, with pixels in `[0, 1]`. Only within the diffusion process
 //! pixels are in `[-1, 1]`: what [`schedule::centred`] gives, and [`schedule::to_pixels`] takes back.
 //!
