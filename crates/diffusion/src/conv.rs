@@ -1,7 +1,7 @@
 //! The 3x3 convolution with stride 1 and "same" padding, the one operation that the lesson's networks spend
 //! their time in.
 //!
-//! Where the CPU has AVX-512 it is computed here, bias, rectifier and gradients included, two to three
+//! Where the CPU has AVX-512 or AVX2 it is computed here, bias, rectifier and gradients included, two to three
 //! times as fast as by oneDNN, which multiplies four times as much (`conv/winograd.rs`); convolutions from or to
 //! a single channel have kernels of their own (`conv/thin.rs`). Elsewhere libtorch computes the same function.
 

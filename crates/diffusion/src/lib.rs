@@ -38,6 +38,15 @@ pub mod explore;
 pub mod figure;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+/// Where there are no kernels of our own, their tests run once, with libtorch.
+#[cfg(all(test, not(target_arch = "x86_64")))]
+mod lanes {
+    pub(crate) mod tests {
+        pub(crate) fn in_each_width(test: impl Fn()) {
+            test();
+        }
+    }
+}
 mod layers;
 mod memory;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! Group normalisation followed by SiLU, the pair that stands before every convolution of the U-Net.
 //!
-//! Where the CPU has AVX-512 the two are one pass over memory, with a shift of the channels on the way in (that
+//! Where the CPU has AVX-512 or AVX2 the two are one pass over memory, with a shift of the channels on the way in (that
 //! is how a network is told the time) and the gradients of all three; elsewhere libtorch computes the same.
 
 #[cfg(target_arch = "x86_64")]
@@ -75,6 +75,7 @@ fn by_libtorch(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> Ten
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lanes::tests::in_each_width;
     use tch::Device;
 
     fn random(shape: &[i64]) -> Tensor {
@@ -102,6 +103,10 @@ mod tests {
 
     #[test]
     fn results_and_gradients_are_those_of_float64() {
+        in_each_width(compare_with_float64);
+    }
+
+    fn compare_with_float64() {
         for shape in [
             [3, 14, 14, 64],
             [20, 7, 7, 128],

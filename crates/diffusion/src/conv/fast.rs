@@ -3,13 +3,12 @@
 use tch::{Device, Kind, Tensor};
 
 use super::field::{Field, Sizes};
-use super::winograd::{self, Kernel};
-use super::{Activation, thin};
+use super::{Activation, thin, winograd};
 use crate::autograd::differentiate;
-use crate::lanes::{BFloat16, Element, LANES, is_available};
+use crate::lanes::{BFloat16, Element, LANES, Width};
 use crate::slices::{fill, floats, in_parts, numbers};
 
-/// [`conv3x3`](super::conv3x3) by the kernels of this folder, where they can: on a CPU with AVX-512, in
+/// [`conv3x3`](super::conv3x3) by the kernels of this folder, where they can: on a CPU with AVX-512 or AVX2, in
 /// `float32` or `bfloat16`, between channels that fill vectors or are one.
 pub(super) fn convolution(
     x: &Tensor,
@@ -19,8 +18,8 @@ pub(super) fn convolution(
 ) -> Option<Tensor> {
     let (shape, to) = (x.size(), bias.numel() as i64);
     // What the kernels rely on. Where it does not hold, libtorch is asked, and refuses in its own words.
-    let fits = is_available()
-        && x.numel() > 0
+    let width = Width::of_this_cpu()?;
+    let fits = x.numel() > 0
         && shape.len() == 4
         && kernel.size() == [to, 3, 3, shape[3]]
         && bias.size() == [to]
@@ -36,8 +35,8 @@ pub(super) fn convolution(
         return None;
     }
     match x.kind() {
-        Kind::Float => remembered::<f32>(way, x, kernel, bias, rectify),
-        Kind::BFloat16 => remembered::<BFloat16>(way, x, kernel, bias, rectify),
+        Kind::Float => remembered::<f32>(width, way, x, kernel, bias, rectify),
+        Kind::BFloat16 => remembered::<BFloat16>(width, way, x, kernel, bias, rectify),
         _ => None,
     }
 }
@@ -66,6 +65,7 @@ impl Way {
 
 /// The result, which remembers how gradients flow back.
 fn remembered<E: Element>(
+    width: Width,
     way: Way,
     x: &Tensor,
     kernel: &Tensor,
@@ -73,6 +73,7 @@ fn remembered<E: Element>(
     rectify: bool,
 ) -> Option<Tensor> {
     let mut call = Call {
+        width,
         way,
         x: x.detach().contiguous(),
         kernel: kernel.detach().contiguous(),
@@ -88,6 +89,7 @@ fn remembered<E: Element>(
 
 /// One convolution, with what its gradients need on their way back.
 struct Call {
+    width: Width,
     way: Way,
     x: Tensor,
     kernel: Tensor,
@@ -103,25 +105,26 @@ impl Call {
         let field = field::<E>(&self.x, None);
         let (kernel, bias) = (numbers::<E>(&self.kernel), floats(numbers::<E>(bias)));
         let (shape, products) = (sizes.shape(to), sizes.products(field.channels, to));
+        let width = self.width;
         match self.way {
             Way::Winograd => {
                 // SAFETY: the CPU was asked for its instructions, and all sizes were checked, before this call was made;
                 // here and below.
-                let kernel = unsafe { Kernel::new(&floats(kernel), field.channels, to) };
+                let kernel = unsafe { winograd::kernel(width, kernel, field.channels, to) };
                 fill(&self.x, &shape, products, |images, out| unsafe {
-                    winograd::convolve(&sizes, images, &field, &kernel, &bias, rectify, out);
+                    winograd::convolve(width, &sizes, images, &field, &kernel, &bias, rectify, out);
                 })
             }
             Way::Spread => {
                 let w = turned(&floats(kernel), to, 9);
                 fill(&self.x, &shape, products, |images, out| unsafe {
-                    thin::spread(&sizes, images, &field, &w, &bias, rectify, out);
+                    thin::spread(width, &sizes, images, &field, &w, &bias, rectify, out);
                 })
             }
             Way::Collect => {
                 let w = floats(kernel);
                 fill(&self.x, &shape, products, |images, out| unsafe {
-                    thin::collect(&sizes, images, &field, &w, bias[0], out);
+                    thin::collect(width, &sizes, images, &field, &w, bias[0], out);
                 })
             }
         }
@@ -142,25 +145,26 @@ impl Call {
         let (sizes, from) = (sizes(gradient), channels(&self.x));
         let field = field::<E>(gradient, self.mask.as_ref());
         let kernel = numbers::<E>(&self.kernel);
-        let zeros = vec![0.0; from];
+        let (width, zeros) = (self.width, vec![0.0; from]);
         let (shape, products) = (sizes.shape(from), sizes.products(field.channels, from));
         match self.way {
             Way::Winograd => {
-                let kernel = unsafe { Kernel::turned(&floats(kernel), field.channels, from) };
+                let kernel =
+                    unsafe { winograd::kernel_backwards(width, kernel, field.channels, from) };
                 fill(gradient, &shape, products, |images, out| unsafe {
-                    winograd::convolve(&sizes, images, &field, &kernel, &zeros, false, out);
+                    winograd::convolve(width, &sizes, images, &field, &kernel, &zeros, false, out);
                 })
             }
             Way::Spread => {
                 let w = backwards(&turned(&floats(kernel), field.channels, 9));
                 fill(gradient, &shape, products, |images, out| unsafe {
-                    thin::collect(&sizes, images, &field, &w, 0.0, out);
+                    thin::collect(width, &sizes, images, &field, &w, 0.0, out);
                 })
             }
             Way::Collect => {
                 let w = backwards(&floats(kernel));
                 fill(gradient, &shape, products, |images, out| unsafe {
-                    thin::spread(&sizes, images, &field, &w, &zeros, false, out);
+                    thin::spread(width, &sizes, images, &field, &w, &zeros, false, out);
                 })
             }
         }
@@ -173,12 +177,12 @@ impl Call {
             field::<E>(gradient, self.mask.as_ref()),
         );
         let products = sizes.products(x.channels, to.channels);
-        let way = self.way;
+        let (width, way) = (self.width, self.way);
         let parts = in_parts(sizes.images, products, |images| unsafe {
             match way {
-                Way::Winograd => winograd::kernel_gradient(&sizes, images, &x, &to),
-                Way::Spread => thin::correlate(&sizes, images, &x, &to),
-                Way::Collect => thin::correlate(&sizes, images, &to, &x),
+                Way::Winograd => winograd::kernel_gradient(width, &sizes, images, &x, &to),
+                Way::Spread => thin::correlate(width, &sizes, images, &x, &to),
+                Way::Collect => thin::correlate(width, &sizes, images, &to, &x),
             }
         });
         let (mut kernel, mut bias) = (vec![], vec![]);

@@ -1,6 +1,6 @@
 //! Images with their channels last, as the kernels of this folder read them.
 
-use crate::lanes::{Element, LANES, Line, lines, positive, store};
+use crate::lanes::{Element, LANES, Lanes, Line, lines};
 
 /// Sizes of the images of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +77,14 @@ impl Padded {
     /// Reads an image of the field into a slot.
     ///
     /// # Safety
-    /// The CPU must have AVX-512 F, BW and VL, and the field this image, of as many channels.
+    /// The CPU must have the instructions of `V`, and the field this image, of as many channels.
     #[inline(always)]
-    pub(super) unsafe fn read<E: Element>(&mut self, slot: usize, field: &Field<E>, image: usize) {
+    pub(super) unsafe fn read<V: Lanes, E: Element>(
+        &mut self,
+        slot: usize,
+        field: &Field<E>,
+        image: usize,
+    ) {
         let row = self.sizes.width * self.channels;
         for y in 0..self.sizes.height {
             let from = (image * self.sizes.height + y) * row;
@@ -95,7 +100,7 @@ impl Padded {
                 let from = field.numbers.as_ptr().add(from);
                 if field.mask.is_empty() {
                     for at in (0..whole).step_by(LANES) {
-                        store(to.add(at), E::load(from.add(at)));
+                        V::store(E::load(from.add(at)), to.add(at));
                     }
                 } else {
                     let mask = field
@@ -103,8 +108,8 @@ impl Padded {
                         .as_ptr()
                         .add(from.offset_from_unsigned(field.numbers.as_ptr()));
                     for at in (0..whole).step_by(LANES) {
-                        let x = positive(E::load(mask.add(at)), E::load(from.add(at)));
-                        store(to.add(at), x);
+                        let x: V = E::load(from.add(at));
+                        V::store(x.where_positive(E::load(mask.add(at))), to.add(at));
                     }
                 }
                 for at in whole..row {

@@ -1,6 +1,7 @@
 //! Every kernel against libtorch in `float64`.
 
 use super::*;
+use crate::lanes::tests::in_each_width;
 use tch::{Device, Kind};
 
 /// Images, height, width and channels in and out: each kernel, sizes that tiles do not divide, more images
@@ -75,6 +76,10 @@ fn worst(kind: Kind, cases: &[[i64; 5]]) -> (f64, String) {
 
 #[test]
 fn results_and_gradients_are_those_of_float64() {
+    in_each_width(compare_with_float64);
+}
+
+fn compare_with_float64() {
     let (float32, of) = worst(Kind::Float, &CASES);
     assert!(float32 < 2e-5, "{of}");
     // `bfloat16` keeps eight bits of what goes in and out; the rest is exact to float32.

@@ -16,11 +16,11 @@
 mod products;
 mod transforms;
 
-use std::arch::x86_64::__m512;
 use std::ops::Range;
 
 use super::field::{Field, Padded, Sizes};
-use crate::lanes::{Element, LANES, Line, gather, lanes_apart, lines, load, scatter, store, zero};
+use crate::lanes::{Element, LANES, Lanes, Line, dispatched, lines};
+use crate::slices::floats;
 use products::{outer_products, product};
 use transforms::{
     Tiling, both_ways, kernel_gradient_transform, kernel_transform, transform_gradient,
@@ -44,47 +44,57 @@ pub(super) struct Kernel {
     to: usize,
 }
 
-impl Kernel {
-    /// Of a kernel `(to, 3, 3, from)`.
+dispatched! {
+    /// Winograd's form of a kernel `(to, 3, 3, from)`.
     ///
     /// # Safety
-    /// The CPU must have AVX-512 F.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn new(kernel: &[f32], from: usize, to: usize) -> Kernel {
-        let places = lanes_apart(9 * from);
-        // SAFETY: `get` asks for numbers of the kernel.
-        unsafe {
-            Kernel::of(from, to, |row, column, i, o| {
-                let at = ((o * 3 + row) * 3 + column) * from + i;
-                gather(kernel.as_ptr().add(at), places)
-            })
-        }
-    }
+    /// The CPU must have this width.
+    pub(super) unsafe fn kernel<E>(kernel: &[E], from: usize, to: usize) -> Kernel = kernel_with;
+}
 
+#[inline(always)]
+unsafe fn kernel_with<V: Lanes, E: Element>(kernel: &[E], from: usize, to: usize) -> Kernel {
+    let (kernel, places) = (floats(kernel), V::apart(9 * from));
+    // SAFETY: `get` asks for numbers of the kernel.
+    unsafe {
+        Kernel::of(from, to, |row, column, i, o| {
+            let at = ((o * 3 + row) * 3 + column) * from + i;
+            V::gather(kernel.as_ptr().add(at), places)
+        })
+    }
+}
+
+dispatched! {
     /// The kernel that leads gradients back, of a kernel `(from, 3, 3, to)`.
     ///
     /// # Safety
-    /// The CPU must have AVX-512 F.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn turned(kernel: &[f32], from: usize, to: usize) -> Kernel {
-        // SAFETY: `get` asks for numbers of the kernel.
-        unsafe {
-            Kernel::of(from, to, |row, column, i, o| {
-                load(
-                    kernel
-                        .as_ptr()
-                        .add(((i * 3 + 2 - row) * 3 + 2 - column) * to + o),
-                )
-            })
-        }
-    }
+    /// The CPU must have this width.
+    pub(super) unsafe fn kernel_backwards<E>(kernel: &[E], from: usize, to: usize) -> Kernel = kernel_backwards_with;
+}
 
+#[inline(always)]
+unsafe fn kernel_backwards_with<V: Lanes, E: Element>(
+    kernel: &[E],
+    from: usize,
+    to: usize,
+) -> Kernel {
+    let kernel = floats(kernel);
+    // SAFETY: `get` asks for numbers of the kernel.
+    unsafe {
+        Kernel::of(from, to, |row, column, i, o| {
+            let at = ((i * 3 + 2 - row) * 3 + 2 - column) * to + o;
+            V::load(kernel.as_ptr().add(at))
+        })
+    }
+}
+
+impl Kernel {
     /// `get` gives sixteen numbers, of the outputs from `o` on.
     #[inline(always)]
-    unsafe fn of(
+    unsafe fn of<V: Lanes>(
         from: usize,
         to: usize,
-        get: impl Fn(usize, usize, usize, usize) -> __m512,
+        get: impl Fn(usize, usize, usize, usize) -> V,
     ) -> Kernel {
         let mut points = lines(POINTS * from * to);
         let out = points.as_mut_ptr().cast::<f32>();
@@ -98,7 +108,7 @@ impl Kernel {
                     |at, x| {
                         let point = at.0 * EDGE + at.1;
                         // SAFETY: within the points.
-                        unsafe { store(out.add((point * from + i) * to + o), x) };
+                        unsafe { V::store(x, out.add((point * from + i) * to + o)) };
                     }
                 );
             }
@@ -107,13 +117,25 @@ impl Kernel {
     }
 }
 
-/// Convolves some of the images: `field` has `kernel.from` channels, `out` is `(N, H, W, kernel.to)`.
-///
-/// # Safety
-/// The CPU must have AVX-512 F, BW and VL; fields must be as large as `sizes` say, and `out` have room for as
-/// much; nobody else may touch these images of `out`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn convolve<E: Element>(
+dispatched! {
+    /// Convolves some of the images: `field` has `kernel.from` channels, `out` is `(N, H, W, kernel.to)`.
+    ///
+    /// # Safety
+    /// The CPU must have this width; fields must be as large as `sizes` say, and `out` have room for as much; nobody
+    /// else may touch these images of `out`.
+    pub(super) unsafe fn convolve<E>(
+        sizes: &Sizes,
+        images: Range<usize>,
+        field: &Field<E>,
+        kernel: &Kernel,
+        bias: &[f32],
+        rectify: bool,
+        out: *mut E,
+    ) = convolve_with;
+}
+
+#[inline(always)]
+unsafe fn convolve_with<V: Lanes, E: Element>(
     sizes: &Sizes,
     images: Range<usize>,
     field: &Field<E>,
@@ -135,42 +157,45 @@ pub(super) unsafe fn convolve<E: Element>(
         // SAFETY: everything lies within the buffers made above and the tensors that the caller vouches
         // for. A last group that is not full computes with what an earlier one left, and drops it.
         unsafe {
-            (0..here).for_each(|slot| padded.read(slot, field, start + slot));
+            (0..here).for_each(|slot| padded.read::<V, E>(slot, field, start + slot));
             let out = out.add(start * sizes.pixels() * to);
             let last = here * tiling.an_image;
             for first in (0..last).step_by(GROUP) {
                 let tiles = GROUP.min(last - first);
                 for at in 0..tiles {
                     let (tile, to) = (tiling.tile(first + at), inputs.add(at * from));
-                    transform_input(&padded, from, tile, to, GROUP * from);
+                    transform_input::<V>(&padded, from, tile, to, GROUP * from);
                 }
                 for point in 0..POINTS {
                     let a = inputs.add(point * GROUP * from);
                     let b = points.add(point * from * to);
                     let c = outputs.add(point * GROUP * to);
-                    let wide = to / (2 * LANES) * (2 * LANES);
-                    for column in (0..wide).step_by(2 * LANES) {
-                        product::<2>(a, b.add(column), c.add(column), from, to);
-                    }
-                    if wide < to {
-                        product::<1>(a, b.add(wide), c.add(wide), from, to);
-                    }
+                    product::<V>(a, b, c, from, to);
                 }
                 for at in 0..tiles {
                     let (tile, m) = (tiling.tile(first + at), outputs.add(at * to));
-                    transform_output(&tiling, tile, m, GROUP * to, bias, rectify, out);
+                    transform_output::<V, E>(&tiling, tile, m, GROUP * to, bias, rectify, out);
                 }
             }
         }
     }
 }
 
-/// The gradients of a kernel `(to, 3, 3, from)` and of a bias `(to)`, from some of the images.
-///
-/// # Safety
-/// As [`convolve`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn kernel_gradient<E: Element>(
+dispatched! {
+    /// The gradients of a kernel `(to, 3, 3, from)` and of a bias `(to)`, from some of the images.
+    ///
+    /// # Safety
+    /// As [`convolve`].
+    pub(super) unsafe fn kernel_gradient<E>(
+        sizes: &Sizes,
+        images: Range<usize>,
+        input: &Field<E>,
+        gradient: &Field<E>,
+    ) -> (Vec<f32>, Vec<f32>) = kernel_gradient_with;
+}
+
+#[inline(always)]
+unsafe fn kernel_gradient_with<V: Lanes, E: Element>(
     sizes: &Sizes,
     images: Range<usize>,
     input: &Field<E>,
@@ -196,8 +221,8 @@ pub(super) unsafe fn kernel_gradient<E: Element>(
         // SAFETY: as in `convolve`.
         unsafe {
             for slot in 0..here {
-                padded.read(slot, input, start + slot);
-                padded_gradient.read(slot, gradient, start + slot);
+                padded.read::<V, E>(slot, input, start + slot);
+                padded_gradient.read::<V, E>(slot, gradient, start + slot);
             }
             let last = here * tiling.an_image;
             for first in (0..last).step_by(WIDE_GROUP) {
@@ -205,28 +230,28 @@ pub(super) unsafe fn kernel_gradient<E: Element>(
                 for at in 0..tiles {
                     let tile = tiling.tile(first + at);
                     let (input, stride) = (inputs.add(at * from), WIDE_GROUP * from);
-                    transform_input(&padded, from, tile, input, stride);
+                    transform_input::<V>(&padded, from, tile, input, stride);
                     let (out, stride) = (gradients.add(at * to), WIDE_GROUP * to);
-                    transform_gradient(&padded_gradient, &mut bias, tile, out, stride);
+                    transform_gradient::<V>(&padded_gradient, &mut bias, tile, out, stride);
                 }
                 for point in 0..POINTS {
                     let a = inputs.add(point * WIDE_GROUP * from);
                     let b = gradients.add(point * WIDE_GROUP * to);
                     let c = points.add(point * from * to);
-                    outer_products(a, b, c, (from, to), tiles);
+                    outer_products::<V>(a, b, c, (from, to), tiles);
                 }
             }
         }
     }
     // SAFETY: as the caller promises.
-    (unsafe { kernel_from_points(points, from, to) }, bias)
+    (unsafe { kernel_from_points::<V>(points, from, to) }, bias)
 }
 
 /// `Gᵀ u G`: from `(36, from, to)` to `(to, 3, 3, from)`.
 #[inline(always)]
-unsafe fn kernel_from_points(points: *const f32, from: usize, to: usize) -> Vec<f32> {
+unsafe fn kernel_from_points<V: Lanes>(points: *const f32, from: usize, to: usize) -> Vec<f32> {
     let mut kernel = vec![0.0f32; 9 * from * to];
-    let places = lanes_apart(9 * from);
+    let places = V::apart(9 * from);
     for o in (0..to).step_by(LANES) {
         for i in 0..from {
             both_ways!(
@@ -236,12 +261,12 @@ unsafe fn kernel_from_points(points: *const f32, from: usize, to: usize) -> Vec<
                 |row, column| {
                     let point = row * EDGE + column;
                     // SAFETY: within the points.
-                    unsafe { load(points.add((point * from + i) * to + o)) }
+                    unsafe { V::load(points.add((point * from + i) * to + o)) }
                 },
                 |at, x| {
                     let first = ((o * 3 + at.0) * 3 + at.1) * from + i;
                     // SAFETY: within the kernel.
-                    unsafe { scatter(kernel.as_mut_ptr().add(first), places, x) };
+                    unsafe { V::scatter(x, kernel.as_mut_ptr().add(first), places) };
                 }
             );
         }

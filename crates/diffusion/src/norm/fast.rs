@@ -1,17 +1,13 @@
-//! The normalisation with AVX-512: an image's group is sixteen channels, one vector, so a group's statistics are
+//! The normalisation with AVX-512 or AVX2: an image's group is sixteen channels, one vector, so a group's statistics are
 //! sums of vectors, and what a pass reads is still in the core's cache for the next.
 
-use std::arch::x86_64::__m512;
 use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
 use super::{EPSILON, GROUP};
 use crate::autograd::differentiate;
-use crate::lanes::{
-    BFloat16, Element, LANES, add, all, fma, is_available, lines, load, mul, sigmoid, store, sub,
-    sum, zero,
-};
+use crate::lanes::{BFloat16, Element, LANES, Lanes, Width, dispatched, lines, sigmoid};
 use crate::slices::{SharedOut, fill, floats, in_parts, numbers};
 
 /// An operation on a number costs about as much as so many products.
@@ -26,8 +22,8 @@ pub(super) fn normalised(
     let shape = x.size();
     let all = [x, shift, gamma, beta];
     // What the kernels below rely on. Where it does not hold, libtorch is asked, and refuses in its own words.
-    let fits = is_available()
-        && x.numel() > 0
+    let width = Width::of_this_cpu()?;
+    let fits = x.numel() > 0
         && shape.len() == 4
         && shape[3] % GROUP == 0
         && shift.size() == [shape[0], shape[3]]
@@ -36,13 +32,14 @@ pub(super) fn normalised(
             .iter()
             .all(|t| t.device() == Device::Cpu && t.kind() == x.kind());
     match x.kind() {
-        Kind::Float if fits => remembered::<f32>(x, shift, gamma, beta),
-        Kind::BFloat16 if fits => remembered::<BFloat16>(x, shift, gamma, beta),
+        Kind::Float if fits => remembered::<f32>(width, x, shift, gamma, beta),
+        Kind::BFloat16 if fits => remembered::<BFloat16>(width, x, shift, gamma, beta),
         _ => None,
     }
 }
 
 fn remembered<E: Element>(
+    width: Width,
     x: &Tensor,
     shift: &Tensor,
     gamma: &Tensor,
@@ -50,6 +47,7 @@ fn remembered<E: Element>(
 ) -> Option<Tensor> {
     let of = |tensor: &Tensor| floats(numbers::<E>(&tensor.detach().contiguous()));
     let norm = Norm {
+        width,
         shift: of(shift),
         gamma: of(gamma),
         beta: of(beta),
@@ -64,6 +62,7 @@ fn remembered<E: Element>(
 
 /// One normalisation's numbers, in `float32`.
 struct Norm {
+    width: Width,
     shift: Vec<f32>,
     gamma: Vec<f32>,
     beta: Vec<f32>,
@@ -71,9 +70,9 @@ struct Norm {
 }
 
 /// Mean and one over the deviation of a group.
-struct Statistics {
-    mean: __m512,
-    inverse: __m512,
+struct Statistics<V> {
+    mean: V,
+    inverse: V,
 }
 
 impl Norm {
@@ -85,7 +84,7 @@ impl Norm {
         let numbers = numbers::<E>(x);
         fill(x, &x.size(), self.operations(), |images, out| {
             // SAFETY: the CPU was asked for its instructions, and both tensors are of one size.
-            unsafe { self.normalise::<E>(numbers, images, out) };
+            unsafe { normalise(self.width, self, numbers, images, out) };
         })
     }
 
@@ -98,7 +97,7 @@ impl Norm {
         let images = x.len() / (self.pixels * channels);
         let parts = in_parts(images, 2 * self.operations(), |images| {
             // SAFETY: as in `forward`; each thread writes to images of its own.
-            unsafe { self.differentiate(x, gradient, images, out.get()) }
+            unsafe { differentiate_images(self.width, self, x, gradient, images, out.get()) }
         });
         let mut sums = [vec![], vec![0.0; channels], vec![0.0; channels]];
         for part in parts {
@@ -115,33 +114,42 @@ impl Norm {
 
     /// Sixteen channels of an image with their shift, pixel after pixel, into `into`; and their statistics.
     #[inline(always)]
-    unsafe fn read<E: Element>(&self, x: *const E, shift: __m512, into: *mut f32) -> Statistics {
+    unsafe fn read<V: Lanes, E: Element>(
+        &self,
+        x: *const E,
+        shift: V,
+        into: *mut f32,
+    ) -> Statistics<V> {
         let channels = self.gamma.len();
-        let mut total = zero();
+        let mut total = V::all(0.0);
         for pixel in 0..self.pixels {
             // SAFETY: within the image and the buffer, here and below.
-            let h = unsafe { add(E::load(x.add(pixel * channels)), shift) };
-            unsafe { store(into.add(pixel * LANES), h) };
-            total = add(total, h);
+            let h = unsafe { V::add(E::load(x.add(pixel * channels)), shift) };
+            unsafe { V::store(h, into.add(pixel * LANES)) };
+            total = V::add(total, h);
         }
         let count = (self.pixels * LANES) as f32;
-        let mean = all(sum(total) / count);
-        let mut squares = zero();
+        let mean = V::all(V::sum(total) / count);
+        let mut squares = V::all(0.0);
         for pixel in 0..self.pixels {
-            let centred = unsafe { sub(load(into.add(pixel * LANES)), mean) };
-            squares = fma(centred, centred, squares);
+            let centred = unsafe { V::sub(V::load(into.add(pixel * LANES)), mean) };
+            squares = V::fma(centred, centred, squares);
         }
-        let variance = sum(squares) / count;
+        let variance = V::sum(squares) / count;
         Statistics {
             mean,
-            inverse: all(1.0 / (variance + EPSILON as f32).sqrt()),
+            inverse: V::all(1.0 / (variance + EPSILON as f32).sqrt()),
         }
     }
 
-    /// # Safety
-    /// The CPU must have AVX-512 F, BW and VL; `x` must hold these images, and `out` have room for them.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn normalise<E: Element>(&self, x: &[E], images: Range<usize>, out: *mut E) {
+    /// See [`normalise`].
+    #[inline(always)]
+    unsafe fn normalise_with<V: Lanes, E: Element>(
+        &self,
+        x: &[E],
+        images: Range<usize>,
+        out: *mut E,
+    ) {
         let channels = self.gamma.len();
         let mut buffer = lines(self.pixels * LANES);
         let buffer = buffer.as_mut_ptr().cast::<f32>();
@@ -150,16 +158,16 @@ impl Norm {
                 let at = image * self.pixels * channels + channel;
                 // SAFETY: as the caller promises.
                 unsafe {
-                    let shift = load(self.shift.as_ptr().add(image * channels + channel));
+                    let shift: V = V::load(self.shift.as_ptr().add(image * channels + channel));
                     let statistics = self.read(x.as_ptr().add(at), shift, buffer);
-                    let gamma = load(self.gamma.as_ptr().add(channel));
-                    let beta = load(self.beta.as_ptr().add(channel));
+                    let gamma = V::load(self.gamma.as_ptr().add(channel));
+                    let beta = V::load(self.beta.as_ptr().add(channel));
                     // gamma · (h - mean) · inverse + beta, as one product and one sum.
-                    let scale = mul(gamma, statistics.inverse);
-                    let offset = sub(beta, mul(scale, statistics.mean));
+                    let scale = V::mul(gamma, statistics.inverse);
+                    let offset = V::sub(beta, V::mul(scale, statistics.mean));
                     for pixel in 0..self.pixels {
-                        let z = fma(load(buffer.add(pixel * LANES)), scale, offset);
-                        E::store(out.add(at + pixel * channels), mul(z, sigmoid(z)));
+                        let z = V::fma(V::load(buffer.add(pixel * LANES)), scale, offset);
+                        E::store(out.add(at + pixel * channels), V::mul(z, sigmoid(z)));
                     }
                 }
             }
@@ -170,11 +178,8 @@ impl Norm {
     ///
     /// With `ĥ = (h - mean) · inverse`, `z = gamma · ĥ + beta` and `g_z = g · silu'(z)`:
     /// `g_ĥ = gamma · g_z` and `g_h = inverse · (g_ĥ - mean(g_ĥ) - ĥ · mean(g_ĥ · ĥ))`.
-    ///
-    /// # Safety
-    /// As [`normalise`](Norm::normalise).
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn differentiate<E: Element>(
+    #[inline(always)]
+    unsafe fn differentiate_with<V: Lanes, E: Element>(
         &self,
         x: &[E],
         gradient: &[E],
@@ -192,43 +197,82 @@ impl Norm {
                 let at = image * self.pixels * channels + channel;
                 // SAFETY: as the caller promises.
                 unsafe {
-                    let shift = load(self.shift.as_ptr().add(image * channels + channel));
+                    let shift: V = V::load(self.shift.as_ptr().add(image * channels + channel));
                     let Statistics { mean, inverse } = self.read(x.as_ptr().add(at), shift, normal);
-                    let gamma = load(self.gamma.as_ptr().add(channel));
-                    let beta = load(self.beta.as_ptr().add(channel));
-                    let (mut sum_z, mut sum_zh) = (zero(), zero());
+                    let gamma = V::load(self.gamma.as_ptr().add(channel));
+                    let beta = V::load(self.beta.as_ptr().add(channel));
+                    let (mut sum_z, mut sum_zh) = (V::all(0.0), V::all(0.0));
                     for pixel in 0..self.pixels {
-                        let h = mul(sub(load(normal.add(pixel * LANES)), mean), inverse);
-                        let z = fma(h, gamma, beta);
+                        let h = V::mul(V::sub(V::load(normal.add(pixel * LANES)), mean), inverse);
+                        let z = V::fma(h, gamma, beta);
                         let s = sigmoid(z);
                         // silu'(z) = s · (1 + z · (1 - s))
-                        let slope = mul(s, fma(z, sub(all(1.0), s), all(1.0)));
+                        let slope = V::mul(s, V::fma(z, V::sub(V::all(1.0), s), V::all(1.0)));
                         let g = E::load(gradient.as_ptr().add(at + pixel * channels));
-                        let g = mul(g, slope);
-                        sum_z = add(sum_z, g);
-                        sum_zh = fma(g, h, sum_zh);
-                        store(normal.add(pixel * LANES), h);
-                        store(normal_gradient.add(pixel * LANES), mul(g, gamma));
+                        let g = V::mul(g, slope);
+                        sum_z = V::add(sum_z, g);
+                        sum_zh = V::fma(g, h, sum_zh);
+                        V::store(h, normal.add(pixel * LANES));
+                        V::store(V::mul(g, gamma), normal_gradient.add(pixel * LANES));
                     }
                     let to_gamma = to_gamma.as_mut_ptr().add(channel);
-                    store(to_gamma, add(load(to_gamma), sum_zh));
+                    V::store(V::add(V::load(to_gamma), sum_zh), to_gamma);
                     let to_beta = to_beta.as_mut_ptr().add(channel);
-                    store(to_beta, add(load(to_beta), sum_z));
+                    V::store(V::add(V::load(to_beta), sum_z), to_beta);
                     let count = (self.pixels * LANES) as f32;
-                    let mean = all(sum(mul(sum_z, gamma)) / count);
-                    let slope = all(sum(mul(sum_zh, gamma)) / count);
-                    let mut total = zero();
+                    let mean = V::all(V::sum(V::mul(sum_z, gamma)) / count);
+                    let slope = V::all(V::sum(V::mul(sum_zh, gamma)) / count);
+                    let mut total = V::all(0.0);
                     for pixel in 0..self.pixels {
-                        let h = load(normal.add(pixel * LANES));
-                        let g = sub(load(normal_gradient.add(pixel * LANES)), mean);
-                        let g = mul(inverse, sub(g, mul(h, slope)));
-                        total = add(total, g);
+                        let h = V::load(normal.add(pixel * LANES));
+                        let g = V::sub(V::load(normal_gradient.add(pixel * LANES)), mean);
+                        let g = V::mul(inverse, V::sub(g, V::mul(h, slope)));
+                        total = V::add(total, g);
                         E::store(out.add(at + pixel * channels), g);
                     }
-                    store(to_shift.as_mut_ptr().add(slot * channels + channel), total);
+                    V::store(total, to_shift.as_mut_ptr().add(slot * channels + channel));
                 }
             }
         }
         [to_shift, to_gamma, to_beta]
     }
+}
+
+dispatched! {
+    /// # Safety
+    /// The CPU must have this width; `x` must hold these images, and `out` have room for them.
+    unsafe fn normalise<E>(norm: &Norm, x: &[E], images: Range<usize>, out: *mut E) = normalise_with;
+}
+
+#[inline(always)]
+unsafe fn normalise_with<V: Lanes, E: Element>(
+    norm: &Norm,
+    x: &[E],
+    images: Range<usize>,
+    out: *mut E,
+) {
+    unsafe { norm.normalise_with::<V, E>(x, images, out) }
+}
+
+dispatched! {
+    /// # Safety
+    /// As [`normalise`].
+    unsafe fn differentiate_images<E>(
+        norm: &Norm,
+        x: &[E],
+        gradient: &[E],
+        images: Range<usize>,
+        out: *mut E,
+    ) -> [Vec<f32>; 3] = differentiate_with;
+}
+
+#[inline(always)]
+unsafe fn differentiate_with<V: Lanes, E: Element>(
+    norm: &Norm,
+    x: &[E],
+    gradient: &[E],
+    images: Range<usize>,
+    out: *mut E,
+) -> [Vec<f32>; 3] {
+    unsafe { norm.differentiate_with::<V, E>(x, gradient, images, out) }
 }

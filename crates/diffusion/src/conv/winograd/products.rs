@@ -1,68 +1,95 @@
 //! The products between the transforms: small matrix products, whose sums stay in registers.
 
-use std::arch::x86_64::__m512;
-
 use super::GROUP;
-use crate::lanes::{LANES, all, fma, load, store, zero};
+use crate::lanes::{LANES, Lanes};
 
-/// `c = a · b` for `GROUP` rows and `16 N` columns: `a` is `(GROUP, k)`, `b` and `c` have rows of `to`.
+/// `c = a · b` for `R` rows and `16 N` columns: `a` has rows of `k`, `b` and `c` have rows of `to`.
 #[inline(always)]
-pub(super) unsafe fn product<const N: usize>(
+unsafe fn block<V: Lanes, const R: usize, const N: usize>(
     a: *const f32,
     b: *const f32,
     c: *mut f32,
     k: usize,
     to: usize,
 ) {
-    let mut sums = [[zero(); N]; GROUP];
+    let mut sums = [[V::all(0.0); N]; R];
     for at in 0..k {
-        let b: [__m512; N] = std::array::from_fn(|n| unsafe { load(b.add(at * to + n * LANES)) });
+        let b: [V; N] = std::array::from_fn(|n| unsafe { V::load(b.add(at * to + n * LANES)) });
         for (row, sums) in sums.iter_mut().enumerate() {
-            let a = all(unsafe { *a.add(row * k + at) });
+            let a = V::all(unsafe { *a.add(row * k + at) });
             for (sum, b) in sums.iter_mut().zip(&b) {
-                *sum = fma(a, *b, *sum);
+                *sum = V::fma(a, *b, *sum);
             }
         }
     }
     // By reference: an array that is consumed goes through memory first, at twice the time of all this.
     for (row, sums) in sums.iter().enumerate() {
         for (n, sum) in sums.iter().enumerate() {
-            unsafe { store(c.add(row * to + n * LANES), *sum) };
+            unsafe { V::store(*sum, c.add(row * to + n * LANES)) };
+        }
+    }
+}
+
+/// `c = a · b` for `GROUP` rows: `a` is `(GROUP, k)`, `b` and `c` have rows of `to`.
+#[inline(always)]
+pub(super) unsafe fn product<V: Lanes>(
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    k: usize,
+    to: usize,
+) {
+    unsafe {
+        if V::MANY {
+            let wide = to / (2 * LANES) * (2 * LANES);
+            for column in (0..wide).step_by(2 * LANES) {
+                block::<V, GROUP, 2>(a, b.add(column), c.add(column), k, to);
+            }
+            if wide < to {
+                block::<V, GROUP, 1>(a, b.add(wide), c.add(wide), k, to);
+            }
+        } else {
+            for column in (0..to).step_by(LANES) {
+                let (b, c) = (b.add(column), c.add(column));
+                block::<V, 5, 1>(a, b, c, k, to);
+                block::<V, 5, 1>(a.add(5 * k), b, c.add(5 * to), k, to);
+                block::<V, 4, 1>(a.add(10 * k), b, c.add(10 * to), k, to);
+            }
         }
     }
 }
 
 /// `c += aᵀ · b` for `R` rows and `16 N` columns of `c`: `a` is `(tiles, from)`, `b` is `(tiles, to)`.
 #[inline(always)]
-unsafe fn outer_product<const R: usize, const N: usize>(
+unsafe fn outer_product<V: Lanes, const R: usize, const N: usize>(
     a: *const f32,
     b: *const f32,
     c: *mut f32,
     (from, to): (usize, usize),
     tiles: usize,
 ) {
-    let mut sums: [[__m512; N]; R] = std::array::from_fn(|row| {
-        std::array::from_fn(|n| unsafe { load(c.add(row * to + n * LANES)) })
+    let mut sums: [[V; N]; R] = std::array::from_fn(|row| {
+        std::array::from_fn(|n| unsafe { V::load(c.add(row * to + n * LANES)) })
     });
     for at in 0..tiles {
-        let b: [__m512; N] = std::array::from_fn(|n| unsafe { load(b.add(at * to + n * LANES)) });
+        let b: [V; N] = std::array::from_fn(|n| unsafe { V::load(b.add(at * to + n * LANES)) });
         for (row, sums) in sums.iter_mut().enumerate() {
-            let a = all(unsafe { *a.add(at * from + row) });
+            let a = V::all(unsafe { *a.add(at * from + row) });
             for (sum, b) in sums.iter_mut().zip(&b) {
-                *sum = fma(a, *b, *sum);
+                *sum = V::fma(a, *b, *sum);
             }
         }
     }
     for (row, sums) in sums.iter().enumerate() {
         for (n, sum) in sums.iter().enumerate() {
-            unsafe { store(c.add(row * to + n * LANES), *sum) };
+            unsafe { V::store(*sum, c.add(row * to + n * LANES)) };
         }
     }
 }
 
 /// `c += aᵀ · b`, all of it.
 #[inline(always)]
-pub(super) unsafe fn outer_products(
+pub(super) unsafe fn outer_products<V: Lanes>(
     a: *const f32,
     b: *const f32,
     c: *mut f32,
@@ -70,18 +97,28 @@ pub(super) unsafe fn outer_products(
     tiles: usize,
 ) {
     let (from, to) = both;
-    let wide = to / (2 * LANES) * (2 * LANES);
+    let wide = match V::MANY {
+        true => to / (2 * LANES) * (2 * LANES),
+        false => 0,
+    };
     unsafe {
         for row in (0..from).step_by(8) {
             for column in (0..wide).step_by(2 * LANES) {
                 let c = c.add(row * to + column);
-                outer_product::<8, 2>(a.add(row), b.add(column), c, both, tiles);
+                outer_product::<V, 8, 2>(a.add(row), b.add(column), c, both, tiles);
             }
         }
-        if wide < to {
+        if !V::MANY {
+            for row in (0..from).step_by(4) {
+                for column in (0..to).step_by(LANES) {
+                    let c = c.add(row * to + column);
+                    outer_product::<V, 4, 1>(a.add(row), b.add(column), c, both, tiles);
+                }
+            }
+        } else if wide < to {
             for row in (0..from).step_by(16) {
                 let c = c.add(row * to + wide);
-                outer_product::<16, 1>(a.add(row), b.add(wide), c, both, tiles);
+                outer_product::<V, 16, 1>(a.add(row), b.add(wide), c, both, tiles);
             }
         }
     }

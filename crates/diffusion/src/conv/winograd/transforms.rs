@@ -1,10 +1,8 @@
 //! Tiles, and the transforms between images, kernels and their points.
 
-use std::arch::x86_64::__m512;
-
 use super::{EDGE, GROUP, TILE};
 use crate::conv::field::{Padded, Sizes};
-use crate::lanes::{Element, LANES, add, all, fma, load, max, mul, store, sub, zero};
+use crate::lanes::{Element, LANES, Lanes};
 
 /// How a few images are cut into tiles.
 #[derive(Clone, Copy)]
@@ -52,84 +50,91 @@ impl Tiling {
 
 /// `Bᵀ d`
 #[inline(always)]
-fn input_transform(d: [__m512; EDGE]) -> [__m512; EDGE] {
-    let (four, five, two) = (all(4.0), all(-5.0), all(2.0));
-    let even = fma(d[2], all(-4.0), d[4]);
-    let odd = fma(d[1], all(-4.0), d[3]);
-    let (outer, inner) = (sub(d[4], d[2]), sub(d[3], d[1]));
+fn input_transform<V: Lanes>(d: [V; EDGE]) -> [V; EDGE] {
+    let (four, five, two) = (V::all(4.0), V::all(-5.0), V::all(2.0));
+    let even = V::fma(d[2], V::all(-4.0), d[4]);
+    let odd = V::fma(d[1], V::all(-4.0), d[3]);
+    let (outer, inner) = (V::sub(d[4], d[2]), V::sub(d[3], d[1]));
     [
-        fma(d[0], four, fma(d[2], five, d[4])),
-        add(even, odd),
-        sub(even, odd),
-        fma(inner, two, outer),
-        fma(inner, all(-2.0), outer),
-        fma(d[1], four, fma(d[3], five, d[5])),
+        V::fma(d[0], four, V::fma(d[2], five, d[4])),
+        V::add(even, odd),
+        V::sub(even, odd),
+        V::fma(inner, two, outer),
+        V::fma(inner, V::all(-2.0), outer),
+        V::fma(d[1], four, V::fma(d[3], five, d[5])),
     ]
 }
 
 /// `Aᵀ m`
 #[inline(always)]
-fn output_transform(m: [__m512; EDGE]) -> [__m512; TILE] {
-    let (sum, difference) = (add(m[1], m[2]), sub(m[1], m[2]));
-    let (sum_2, difference_2) = (add(m[3], m[4]), sub(m[3], m[4]));
+fn output_transform<V: Lanes>(m: [V; EDGE]) -> [V; TILE] {
+    let (sum, difference) = (V::add(m[1], m[2]), V::sub(m[1], m[2]));
+    let (sum_2, difference_2) = (V::add(m[3], m[4]), V::sub(m[3], m[4]));
     [
-        add(add(m[0], sum), sum_2),
-        fma(difference_2, all(2.0), difference),
-        fma(sum_2, all(4.0), sum),
-        add(fma(difference_2, all(8.0), difference), m[5]),
+        V::add(V::add(m[0], sum), sum_2),
+        V::fma(difference_2, V::all(2.0), difference),
+        V::fma(sum_2, V::all(4.0), sum),
+        V::add(V::fma(difference_2, V::all(8.0), difference), m[5]),
     ]
 }
 
 /// `A y`
 #[inline(always)]
-fn gradient_transform(y: [__m512; TILE]) -> [__m512; EDGE] {
-    let (even, odd) = (add(y[0], y[2]), add(y[1], y[3]));
-    let (even_2, odd_2) = (fma(y[2], all(4.0), y[0]), fma(y[3], all(4.0), y[1]));
+fn gradient_transform<V: Lanes>(y: [V; TILE]) -> [V; EDGE] {
+    let (even, odd) = (V::add(y[0], y[2]), V::add(y[1], y[3]));
+    let (even_2, odd_2) = (
+        V::fma(y[2], V::all(4.0), y[0]),
+        V::fma(y[3], V::all(4.0), y[1]),
+    );
     [
         y[0],
-        add(even, odd),
-        sub(even, odd),
-        fma(odd_2, all(2.0), even_2),
-        fma(odd_2, all(-2.0), even_2),
+        V::add(even, odd),
+        V::sub(even, odd),
+        V::fma(odd_2, V::all(2.0), even_2),
+        V::fma(odd_2, V::all(-2.0), even_2),
         y[3],
     ]
 }
 
 /// `G g`
 #[inline(always)]
-pub(super) fn kernel_transform(g: [__m512; 3]) -> [__m512; EDGE] {
-    let (outer, outer_4) = (add(g[0], g[2]), fma(g[2], all(4.0), g[0]));
-    let (sixth, part) = (all(-1.0 / 6.0), all(1.0 / 24.0));
+pub(super) fn kernel_transform<V: Lanes>(g: [V; 3]) -> [V; EDGE] {
+    let (outer, outer_4) = (V::add(g[0], g[2]), V::fma(g[2], V::all(4.0), g[0]));
+    let (sixth, part) = (V::all(-1.0 / 6.0), V::all(1.0 / 24.0));
     [
-        mul(g[0], all(0.25)),
-        mul(add(outer, g[1]), sixth),
-        mul(sub(outer, g[1]), sixth),
-        mul(fma(g[1], all(2.0), outer_4), part),
-        mul(fma(g[1], all(-2.0), outer_4), part),
+        V::mul(g[0], V::all(0.25)),
+        V::mul(V::add(outer, g[1]), sixth),
+        V::mul(V::sub(outer, g[1]), sixth),
+        V::mul(V::fma(g[1], V::all(2.0), outer_4), part),
+        V::mul(V::fma(g[1], V::all(-2.0), outer_4), part),
         g[2],
     ]
 }
 
 /// `Gᵀ u`
 #[inline(always)]
-pub(super) fn kernel_gradient_transform(u: [__m512; EDGE]) -> [__m512; 3] {
-    let (sum, difference) = (add(u[1], u[2]), sub(u[1], u[2]));
-    let (sum_2, difference_2) = (add(u[3], u[4]), sub(u[3], u[4]));
-    let (sixth, twelfth, part) = (all(1.0 / 6.0), all(1.0 / 12.0), all(1.0 / 24.0));
-    let centre = mul(sub(sum_2, sum), sixth);
+pub(super) fn kernel_gradient_transform<V: Lanes>(u: [V; EDGE]) -> [V; 3] {
+    let (sum, difference) = (V::add(u[1], u[2]), V::sub(u[1], u[2]));
+    let (sum_2, difference_2) = (V::add(u[3], u[4]), V::sub(u[3], u[4]));
+    let (sixth, twelfth, part) = (V::all(1.0 / 6.0), V::all(1.0 / 12.0), V::all(1.0 / 24.0));
+    let centre = V::mul(V::sub(sum_2, sum), sixth);
     [
-        fma(u[0], all(0.25), sub(mul(sum_2, part), mul(sum, sixth))),
-        sub(mul(difference_2, twelfth), mul(difference, sixth)),
-        add(centre, u[5]),
+        V::fma(
+            u[0],
+            V::all(0.25),
+            V::sub(V::mul(sum_2, part), V::mul(sum, sixth)),
+        ),
+        V::sub(V::mul(difference_2, twelfth), V::mul(difference, sixth)),
+        V::add(centre, u[5]),
     ]
 }
 
 /// Applies a transform to the columns of a tile, then to the rows of what came out.
 macro_rules! both_ways {
     ($transform:ident, $from:expr, $to:expr, |$row:ident, $column:ident| $get:expr, |$at:ident, $x:ident| $put:expr) => {{
-        let mut half = [[zero(); $from]; $to];
+        let mut half = [[V::all(0.0); $from]; $to];
         for $column in 0..$from {
-            let mut line = [zero(); $from];
+            let mut line = [V::all(0.0); $from];
             for ($row, x) in line.iter_mut().enumerate() {
                 *x = $get;
             }
@@ -148,7 +153,7 @@ macro_rules! both_ways {
 
 /// `Bᵀ d B` of a tile's surroundings, for all channels: a point every `stride` numbers.
 #[inline(always)]
-pub(super) unsafe fn transform_input(
+pub(super) unsafe fn transform_input<V: Lanes>(
     images: &Padded,
     channels: usize,
     tile: Tile,
@@ -164,15 +169,15 @@ pub(super) unsafe fn transform_input(
             input_transform,
             EDGE,
             EDGE,
-            |row, column| unsafe { load(corner.add(row * line + column * channels)) },
-            |at, x| unsafe { store(out.add((EDGE * at.0 + at.1) * stride), x) }
+            |row, column| unsafe { V::load(corner.add(row * line + column * channels)) },
+            |at, x| unsafe { V::store(x, out.add((EDGE * at.0 + at.1) * stride)) }
         );
     }
 }
 
 /// `A g Aᵀ` of a tile, for all channels, and its sum for the bias.
 #[inline(always)]
-pub(super) unsafe fn transform_gradient(
+pub(super) unsafe fn transform_gradient<V: Lanes>(
     images: &Padded,
     sums: &mut [f32],
     tile: Tile,
@@ -186,25 +191,25 @@ pub(super) unsafe fn transform_gradient(
         let corner = corner.wrapping_add(channel);
         let out = out.wrapping_add(channel);
         let sums = sums.as_mut_ptr().wrapping_add(channel);
-        let mut sum = unsafe { load(sums) };
+        let mut sum = unsafe { V::load(sums) };
         both_ways!(
             gradient_transform,
             TILE,
             EDGE,
             |row, column| {
-                let x = unsafe { load(corner.add(row * line + column * channels)) };
-                sum = add(sum, x);
+                let x = unsafe { V::load(corner.add(row * line + column * channels)) };
+                sum = V::add(sum, x);
                 x
             },
-            |at, x| unsafe { store(out.add((EDGE * at.0 + at.1) * stride), x) }
+            |at, x| unsafe { V::store(x, out.add((EDGE * at.0 + at.1) * stride)) }
         );
-        unsafe { store(sums, sum) };
+        unsafe { V::store(sum, sums) };
     }
 }
 
 /// `Aᵀ m A` for all channels, with bias and, if wanted, rectifier, into the image.
 #[inline(always)]
-pub(super) unsafe fn transform_output<E: Element>(
+pub(super) unsafe fn transform_output<V: Lanes, E: Element>(
     tiling: &Tiling,
     tile: Tile,
     m: *const f32,
@@ -219,20 +224,20 @@ pub(super) unsafe fn transform_output<E: Element>(
     for channel in (0..channels).step_by(LANES) {
         let m = m.wrapping_add(channel);
         let out = out.wrapping_add(corner * channels + channel);
-        let bias = unsafe { load(bias.as_ptr().add(channel)) };
+        let bias = unsafe { V::load(bias.as_ptr().add(channel)) };
         let least = if rectify {
-            zero()
+            V::all(0.0)
         } else {
-            all(f32::NEG_INFINITY)
+            V::all(f32::NEG_INFINITY)
         };
         both_ways!(
             output_transform,
             EDGE,
             TILE,
-            |row, column| unsafe { load(m.add((EDGE * row + column) * stride)) },
+            |row, column| unsafe { V::load(m.add((EDGE * row + column) * stride)) },
             |at, x| {
                 if at.0 < height && at.1 < width {
-                    let x = max(least, add(x, bias));
+                    let x = V::max(least, V::add(x, bias));
                     unsafe { E::store(out.add((at.0 * tiling.width + at.1) * channels), x) };
                 }
             }
