@@ -32,7 +32,7 @@ const TILE: usize = 4;
 const EDGE: usize = 6;
 /// Points of a transformed tile.
 const POINTS: usize = EDGE * EDGE;
-/// Tiles in a group: as many rows of results as fit into the registers, two vectors each.
+/// Tiles in a group: as many rows of results as fit into the registers of AVX-512, two vectors each.
 const GROUP: usize = 14;
 /// Tiles in a group where kernels are learnt: more, as the sums are read and written once a group.
 const WIDE_GROUP: usize = 28;

@@ -49,6 +49,7 @@ pub(super) unsafe fn product<V: Lanes>(
                 block::<V, GROUP, 1>(a, b.add(wide), c.add(wide), k, to);
             }
         } else {
+            // Five rows are ten registers of sums, with two for `b` and one for `a`: of sixteen.
             for column in (0..to).step_by(LANES) {
                 let (b, c) = (b.add(column), c.add(column));
                 block::<V, 5, 1>(a, b, c, k, to);
