@@ -233,8 +233,8 @@ def draw(notebook: Notebook, out: Path, seconds: float):
 TRAINING = [
     (":dep diffusion = { path = \"../crates/diffusion\" }\nuse diffusion::prelude::*;", ""),
     (
-        "let few: Split = Mnist::load()?.train.first(8_000)?;\n"
-        "let config: FitConfig = FitConfig { epochs: 60, validation: 500, ..Default::default() };\n"
+        "let few: Split = Mnist::load()?.train.first(2_000)?;\n"
+        "let config: FitConfig = FitConfig { epochs: 240, validation: 500, ..Default::default() };\n"
         "let training: Training<Cnn> =\n"
         "    fit_in_background(Cnn::new(CnnConfig::default()), &few, &config, \"saved/watched\")?;",
         "begin",
@@ -263,6 +263,8 @@ def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
         notebook.run_cell(cell, seconds)
     panel = notebook.tagged("panel").locator(".training")
     print(f"  a training's panel changed {follow(page, panel, path.name)} times", flush=True)
+    # Only a whole epoch can be gone on with, and a slow machine takes its time for one.
+    page.wait_for_function("/epoch \\d+\\/240/.test(document.querySelector('.training .line').textContent)", timeout=60_000)
     panel.screenshot(path=out / "training-panel.png")
     panel.locator("button").click()
     page.wait_for_function("document.querySelector('.training .line').textContent.startsWith('Stopped')", timeout=30_000)
