@@ -177,14 +177,7 @@ pub trait Model: Send + Sized {
     /// # Errors
     /// When the file cannot be written.
     fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let settings = self.settings()?;
-        checkpoint::save(
-            self.layers(),
-            Self::KIND,
-            settings,
-            path.as_ref(),
-            Kind::Float,
-        )
+        save_in(self, path.as_ref(), Kind::Float)
     }
 
     /// Saves as [`save`](Model::save) does, at half the size: weights are rounded to `float16`
@@ -193,14 +186,7 @@ pub trait Model: Send + Sized {
     /// # Errors
     /// When the file cannot be written.
     fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
-        let settings = self.settings()?;
-        checkpoint::save(
-            self.layers(),
-            Self::KIND,
-            settings,
-            path.as_ref(),
-            Kind::Half,
-        )
+        save_in(self, path.as_ref(), Kind::Half)
     }
 
     /// A network with the settings and the weights of a checkpoint.
@@ -284,6 +270,10 @@ fn set_trainable(
         .iter_mut()
         .for_each(|layer| layer.set_trainable(trainable));
     Ok(())
+}
+
+fn save_in<M: Model>(model: &M, path: &Path, kind: Kind) -> Result<()> {
+    checkpoint::save(model.layers(), M::KIND, model.settings()?, path, kind)
 }
 
 /// Settings from the text that [`Model::settings`] gave.
