@@ -121,6 +121,7 @@ class Notebook:
         panel, size = self.page.locator(".jp-WindowedPanel-outer"), self.page.viewport_size
         height = panel.evaluate("panel => panel.scrollHeight") + 200
         self.page.set_viewport_size({"width": size["width"], "height": min(height, 16_000)})
+        panel.evaluate("panel => { panel.scrollTop = 0; }")  # running a cell scrolls to it
         self.page.wait_for_timeout(1_000)
         panel.screenshot(path=path)
         self.page.set_viewport_size(size)

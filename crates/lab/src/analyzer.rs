@@ -4,32 +4,30 @@
 //! that cargo names, down to the last compression library, and the whole standard library with the
 //! intrinsics of all processors: that was 930 MB of memory and 9 seconds of a kernel's start. Notebooks use
 //! the support crate, its few public dependencies and `std`. So a kernel runs in a toolchain of its own, all
-//! links to the real one but for one program: its `cargo` is this program, which answers the analyzer's
-//! question for the packages with those it needs, and hands everything else on. Compilers see no
-//! difference.
+//! links to the real one but for one program: its `cargo` is this program ([`crate::cargo`]), which answers the analyzer's
+//! question for the packages with those it needs. Compilers see no difference.
 //!
 //! | a kernel on two cores | ready | first picture if all run at once | memory when idle |
 //! | --- | --- | --- | --- |
 //! | everything | 12-15 s | 14-16 s | 1,090 MB |
 //! | without the intrinsics | 11 s | 12 s | 890 MB |
 //! | and only the packages below | 5-6 s | 6-7 s | 550 MB |
+//!
+//! What it still sees, it sees without comments and bodies ([`thin`]). What stays below that is in the table of [`crate::kernel`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::layout::Layout;
 use crate::parts::{Finding, Options};
-use crate::{spec, tools};
+use crate::{cargo, cell_linker, recompile, spec, thin, toolchain, tools};
 
 /// The packages of which the analyzer sees only some dependencies: those that show in what notebooks call.
 const PUBLIC: &[(&str, &[&str])] = &[
@@ -52,17 +50,15 @@ fn links(layout: &Layout) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut links = vec![
         (own.join("real"), real.clone()),
         (own.join("lib"), real.join("lib")),
-        (own.join("bin/cargo"), layout.launcher()),
     ];
+    for name in [cargo::CARGO, recompile::WITNESS, cell_linker::LINKER] {
+        links.push((own.join("bin").join(name), layout.launcher()));
+    }
     for program in PROGRAMS {
         links.push((
             own.join("bin").join(program),
             real.join("bin").join(program),
         ));
-    }
-    for part in STANDARD {
-        let sources = sources_of_std(&real).join(part);
-        links.push((layout.standard_library().join(part), sources));
     }
     Ok(links)
 }
@@ -118,6 +114,11 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
         }
     }
     let std = match sources_of_std(&layout.toolchain().join("real")).is_dir() {
+        true if fs::read_to_string(stamp(layout)).ok() != Some(stamp_text()?) => {
+            return Ok(Finding::Missing(
+                "no thin copy of this Rust's standard library yet".to_owned(),
+            ));
+        }
         true => "",
         false => {
             "; without the standard library's sources, so that a variable like `let x = vec![1];` needs its type written down (`rustup component add rust-src`, or the package rust-src of conda, brings them)"
@@ -130,7 +131,16 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     )))
 }
 
-/// Makes the links anew, after bringing the sources of the standard library where that is possible.
+/// Says which standard library was made thin, and how.
+fn stamp(layout: &Layout) -> PathBuf {
+    layout.standard_library().join("thin-of")
+}
+
+fn stamp_text() -> Result<String> {
+    Ok(format!("{}\n{}\n", toolchain::rust_in_full()?, thin::FORM))
+}
+
+/// Makes the links and the thin sources anew, after bringing the sources of the standard library where that is possible.
 pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     let real = sysroot()?;
     if !sources_of_std(&real).is_dir() {
@@ -147,41 +157,14 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
             .and_then(|()| symlink(&target, &link));
         made.with_context(|| format!("cannot make the link {}", link.display()))?;
     }
-    Ok(())
-}
-
-/// Whether this program was started as a kernel's `cargo`.
-pub fn is_cargo(program: &OsString) -> bool {
-    Path::new(program).file_name() == Some("cargo".as_ref())
-}
-
-/// Acts as cargo: [`thinned`] metadata for the analyzer, and the real cargo for all else.
-pub fn as_cargo(program: &OsString, arguments: &[OsString]) -> Result<ExitCode> {
-    let bin = Path::new(program).parent().unwrap_or(Path::new(""));
-    let real = bin.join("../real/bin/cargo");
-    let mut cargo = Command::new(&real);
-    cargo.args(arguments);
-    // Only the analyzer asks for one platform: what evcxr asks about, it gets whole.
-    let asks = |word: &str| arguments.iter().any(|argument| argument == word);
-    if !(asks("metadata") && asks("--filter-platform")) {
-        let error = cargo.exec();
-        return Err(error).with_context(|| format!("cannot start {}", real.display()));
+    let std = sources_of_std(&real);
+    if !std.is_dir() {
+        return Ok(());
     }
-    let output = cargo
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {}", real.display()))?;
-    // What is no metadata is cargo's own answer, and stays as it is.
-    let text = match serde_json::from_slice(&output.stdout) {
-        Ok(metadata) => serde_json::to_vec(&thinned(metadata)?)?,
-        Err(_) => output.stdout,
-    };
-    std::io::stdout().write_all(&text)?;
-    let code = output
-        .status
-        .code()
-        .and_then(|code| u8::try_from(code).ok());
-    Ok(ExitCode::from(code.unwrap_or(1)))
+    for part in STANDARD {
+        thin::copy(&std.join(part), &layout.standard_library().join(part))?;
+    }
+    tools::write_whole(&stamp(layout), stamp_text()?)
 }
 
 /// Cargo's answer without the packages that no notebook sees: of some packages only the public dependencies are
@@ -269,6 +252,54 @@ pub fn thinned(mut metadata: Value) -> Result<Value> {
     Ok(metadata)
 }
 
+/// Leads the analyzer to thin copies of the crates that notebooks see, made here when they are first asked for. What comes from a
+/// registry never changes; everything else stays as it is, and so does what cannot be copied.
+pub fn led_to_thin(mut metadata: Value, folder: &Path) -> Value {
+    for package in metadata["packages"].as_array_mut().into_iter().flatten() {
+        let text = |name: &str| package[name].as_str().unwrap_or_default().to_owned();
+        let (name, version, manifest) = (text("name"), text("version"), text("manifest_path"));
+        let seen = PUBLIC.iter().any(|(public, _)| *public == name)
+            || PUBLIC.iter().any(|(_, all)| all.contains(&&*name));
+        let registry = text("source").starts_with("registry+");
+        let Some(whole) = Path::new(&manifest).parent().filter(|_| seen && registry) else {
+            continue;
+        };
+        let thin = folder.join(format!("{name}-{version}"));
+        if thin_crate(whole, &thin).is_err() {
+            continue;
+        }
+        let led = |path: &Value| {
+            let below = Path::new(path.as_str()?).strip_prefix(whole).ok()?;
+            Some(Value::from(thin.join(below).to_str()?))
+        };
+        if let Some(path) = led(&package["manifest_path"]) {
+            package["manifest_path"] = path;
+        }
+        for target in package["targets"].as_array_mut().into_iter().flatten() {
+            if let Some(path) = led(&target["src_path"]) {
+                target["src_path"] = path;
+            }
+        }
+    }
+    metadata
+}
+
+fn thin_crate(whole: &Path, thin: &Path) -> Result<()> {
+    if thin.is_dir() {
+        return Ok(());
+    }
+    let name = thin.file_name().unwrap_or_default().to_string_lossy();
+    let half = thin.with_file_name(format!(".{name}.{}", std::process::id()));
+    let copied = thin::copy(whole, &half).and_then(|()| {
+        fs::copy(whole.join("Cargo.toml"), half.join("Cargo.toml"))?;
+        fs::rename(&half, thin).with_context(|| format!("cannot make {}", thin.display()))
+    });
+    // Another kernel may have been faster.
+    let made = copied.is_ok() || thin.is_dir();
+    tools::remove_dir(&half)?;
+    if made { Ok(()) } else { copied }
+}
+
 fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     match value[name].as_array() {
         Some(list) => Ok(list),
@@ -346,6 +377,40 @@ mod tests {
             "{thin}"
         );
         assert!(!names(&thin).contains(&"plotters"));
+    }
+
+    #[test]
+    fn what_comes_from_a_registry_is_led_to_a_thin_copy() {
+        let scratch = env::temp_dir().join(format!("lab-test-thin-{}", std::process::id()));
+        let whole = scratch.join("tch-1.2.3");
+        fs::create_dir_all(whole.join("src")).unwrap();
+        fs::write(whole.join("Cargo.toml"), "").unwrap();
+        fs::write(
+            whole.join("src/lib.rs"),
+            "/// One.\npub fn one() -> u8 { 1 }",
+        )
+        .unwrap();
+        let package = |name: &str, source: Value| {
+            json!({"name": name, "version": "1.2.3", "source": source,
+                "manifest_path": whole.join("Cargo.toml"), "targets": [{"src_path": whole.join("src/lib.rs")}]})
+        };
+        let registry = json!("registry+https://example.org");
+        let packages = [
+            package("tch", registry.clone()),
+            package("diffusion", Value::Null),
+            package("serde", registry),
+        ];
+        let thin = scratch.join("thin");
+        let led = led_to_thin(json!({"packages": packages}), &thin);
+        let copy = thin.join("tch-1.2.3/src/lib.rs");
+        assert_eq!(led["packages"][0]["targets"][0]["src_path"], json!(copy));
+        assert_eq!(
+            fs::read_to_string(copy).unwrap(),
+            "pub fn one() -> u8{loop{}}"
+        );
+        assert_eq!(led["packages"][1], packages[1]);
+        assert_eq!(led["packages"][2], packages[2]);
+        fs::remove_dir_all(scratch).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `lab kernel`: what `kernel.json` starts.
 //!
-//! Each kernel gets a build directory of its own, a copy of the warm one: two kernels in one
+//! Each kernel gets a build directory of its own, made of second names of the warm one's files: two kernels in one
 //! directory would overwrite each other's cells. Then this process *becomes* evcxr_jupyter, so that
 //! Jupyter's signals and process ids are the kernel's own. The directory is removed by a janitor,
 //! a small process in a group of its own that waits for the kernel to end, however it ends.
@@ -15,11 +15,21 @@
 //! | `:dep`, `use` and a `let` | 10.0 | 0.3 | 1.0 | 0.3-0.5 | 12.2 |
 //! | the same, and the analyzer sees less ([`crate::analyzer`]) | 6.0 | 0.4 | 0.9 | 0.3-0.5 | 7.1 |
 //!
-//! The last is what set-up writes: who reads the first paragraph never waits for a cell.
+//! The configuration of the last two lines is what set-up writes: who reads the first paragraph never waits for a cell.
 //!
-//! Where the last line's 6 seconds go: 0.5 for the copy of the warm directory and the start; 1.7 until the
-//! analyzer has read everything, 0.4 for the first compile; 0.5 and 0.4 for the same after `:dep`; 1.2 for the analyzer's look
-//! at the `let`, and twice 0.3 to compile it (once in vain: evcxr learns there that cells may hold a `?`).
+//! Where the rest went, on another machine that takes twice as long for everything (medians of four or five starts, all cells run at
+//! once; the machine's own speed moves by a tenth):
+//!
+//! | | first picture |
+//! | --- | --- |
+//! | the last line above | 11.4-13.7 |
+//! | cargo answers from memory, and compilers run without it ([`crate::cargo`]): 20 calls, 2.5 s | 11.5 |
+//! | the warm directory is lent, not copied: of its 2,400 files 1,600 were small copies, 1.5 s ([`tree::lend`]) | 10.0-10.4 |
+//! | the standard library without comments, 1.0 s of the analyzer's work | 9.3 |
+//! | and without bodies, and the same of `tch` and `ndarray` ([`crate::thin`]) | 7.9 |
+//! | cells linked with one shared library ([`crate::cell_linker`]) | 7.7 |
+//!
+//! Of these 7.7 s the analyzer works for 4: parsing, expanding the standard library's macros, and finding the traits that a `let` needs.
 
 use std::env;
 use std::fs::{self, File};
@@ -32,7 +42,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::{cells, seed, tools, tree};
+use crate::{cells, memory, seed, tools, tree};
 
 /// Where Jupyter tells a kernel the id of the server's process.
 const SERVER: &str = "JPY_PARENT_PID";
@@ -63,13 +73,33 @@ fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<(
         .lock_shared()
         .context("cannot lock the kernels' folder")?;
     let fresh = seed::is_fresh(layout);
-    let leave_out = |path: &Path| fresh && seed::is_only_for_rebuilding(path);
-    tree::clone_but(&layout.seed(), &own, &leave_out)
-        .context("cannot copy the warm build directory")?;
+    match fresh {
+        true => tree::lend(
+            &layout.seed(),
+            &own,
+            &seed::may_be_lent,
+            &seed::is_only_for_rebuilding,
+        ),
+        false => tree::clone(&layout.seed(), &own),
+    }
+    .context("cannot copy the warm build directory")?;
     drop(house);
+    let memory = own.join(memory::FOLDER);
+    if !fresh {
+        // What is in it was learned about libraries that are about to be replaced.
+        tools::remove_dir(&memory)?;
+    }
+    fs::create_dir_all(&memory).with_context(|| format!("cannot make {}", memory.display()))?;
 
     let mut evcxr = Command::new(program);
     tools::without_cargo_variables(&mut evcxr);
+    // Without rustup, evcxr takes the first cargo on PATH.
+    let mut path = layout.toolchain().join("bin").into_os_string();
+    if let Some(rest) = env::var_os("PATH") {
+        path.push(":");
+        path.push(rest);
+    }
+    evcxr.env("PATH", path);
     evcxr
         .arg("--control_file")
         .arg(connection)

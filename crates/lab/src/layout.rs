@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::thin;
+
 /// The libtorch that `tch` 0.26 links; no other version does.
 pub const LIBTORCH_VERSION: &str = "2.13.0";
 /// The kernel that runs the cells.
@@ -81,9 +83,14 @@ impl Layout {
         self.kernel().join("toolchain")
     }
 
-    /// The sources of the standard library that a kernel's analyzer reads.
+    /// The thin sources of the standard library that a kernel's analyzer reads.
     pub fn standard_library(&self) -> PathBuf {
         self.kernel().join("std")
+    }
+
+    /// The same of the crates that notebooks see.
+    pub fn thin_crates(&self) -> PathBuf {
+        self.kernel().join(format!("crates-{}", thin::FORM))
     }
 
     /// The copy of this program that `kernel.json` names: `cargo build` must not pull it away from

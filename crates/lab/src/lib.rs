@@ -3,12 +3,15 @@
 //!
 //! Data flows downwards in this list: [`setup`] and [`doctor`] walk the parts of the house
 //! ([`parts`]); each part is one module that can say whether it is there and can make it so;
-//! [`analyzer`] decides what a kernel's analyzer sees, [`stand_in`] what its linker reads;
+//! how a kernel ([`kernel`]) waits less stands in [`cargo`] (answers from [`memory`], [`recompile`]), [`cell_linker`],
+//! [`analyzer`] and [`thin`] (what is analyzed), [`rehearsal`] (the first one, on trial);
 //! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
 //! directories) and [`layout`] (where everything is).
 
 pub mod analyzer;
 pub mod bench;
+pub mod cargo;
+pub mod cell_linker;
 pub mod cells;
 pub mod class;
 pub mod doctor;
@@ -19,16 +22,19 @@ pub mod jupyter;
 pub mod kernel;
 pub mod layout;
 pub mod libtorch;
+pub mod memory;
 pub mod mnist;
 pub mod net;
 pub mod parts;
 pub mod python;
+pub mod recompile;
+pub mod rehearsal;
 pub mod run;
 pub mod seed;
 pub mod setup;
 pub mod spec;
-pub mod stand_in;
 pub mod suite;
+pub mod thin;
 pub mod toolchain;
 pub mod tools;
 pub mod tree;

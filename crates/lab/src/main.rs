@@ -12,7 +12,9 @@ use lab::class::ClassArgs;
 use lab::layout::Layout;
 use lab::parts::Options;
 use lab::run::{BrowserArgs, RunArgs};
-use lab::{analyzer, bench, class, doctor, jupyter, kernel, net, run, setup, suite};
+use lab::{
+    bench, cargo, cell_linker, class, doctor, jupyter, kernel, net, recompile, run, setup, suite,
+};
 
 /// The workbench of the lesson.
 #[derive(Parser)]
@@ -81,8 +83,14 @@ enum Verb {
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     let end = match arguments.split_first() {
-        Some((program, arguments)) if analyzer::is_cargo(program) => {
-            analyzer::as_cargo(program, arguments)
+        Some((program, arguments)) if cargo::is_called(program, cargo::CARGO) => {
+            cargo::as_cargo(program, arguments)
+        }
+        Some((program, arguments)) if cargo::is_called(program, recompile::WITNESS) => {
+            recompile::witness(arguments)
+        }
+        Some((program, arguments)) if cargo::is_called(program, cell_linker::LINKER) => {
+            cell_linker::link(arguments)
         }
         _ => act(Arguments::parse()),
     };

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::layout::Layout;
-use crate::{analyzer, evcxr, libtorch, mnist, python, seed, spec, toolchain};
+use crate::{analyzer, evcxr, libtorch, mnist, python, rehearsal, seed, spec, toolchain};
 
 /// What a look at a part finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,6 +85,12 @@ pub const PARTS: &[Part] = &[
         name: "seed",
         check: seed::check,
         make: seed::make,
+        shared: false,
+    },
+    Part {
+        name: "rehearsal",
+        check: rehearsal::check,
+        make: rehearsal::make,
         shared: false,
     },
 ];

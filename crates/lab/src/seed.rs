@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::layout::{EVCXR_VERSION, Layout};
 use crate::parts::{Finding, Options};
-use crate::{cells, libtorch, spec, stand_in, toolchain, tools, tree};
+use crate::{cells, libtorch, memory, spec, toolchain, tools, tree};
 
-const STAMP: &str = "seed-of";
+/// The file in a warm directory that says what it was made from.
+pub const STAMP: &str = "seed-of";
 
 /// The hashes that a warm directory depends on.
 struct Inputs {
@@ -67,14 +68,12 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         fs::rename(&half, &new).with_context(|| format!("cannot rename {}", half.display()))?;
     }
     let _ = fs::remove_file(new.join(STAMP));
+    tools::remove_dir(&new.join(memory::FOLDER))?;
     cells::write_workspace(layout, &new)?;
     cells::fetch(&[&layout.root, &new])?;
     cells::compile(layout, &new, true)
         .context("the support crate could not be compiled for the kernels")?;
     cells::check(layout, &new).context("the support crate could not be checked for the kernels")?;
-    if let Err(error) = stand_in::make(layout, &new) {
-        eprintln!("lab: cells will link a little more slowly: {error:#}");
-    }
     // Every kernel writes its own cells, in place, and must not share them with others.
     cells::forget(&new, &["ctx-", "ctx.", "libctx", "libcode_"])?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
@@ -100,6 +99,17 @@ fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
 pub fn is_only_for_rebuilding(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "incremental")
         || path.extension().is_some_and(|end| end == "o")
+}
+
+/// What a kernel needs no copy of, by its path in the warm directory, until the real cargo is asked: what was built. The files in which cargo
+/// notes about the support crate what changes with an edit, and its lock, are never lent: a cargo that
+/// we do not see (`:toolchain`) would write them.
+pub fn may_be_lent(path: &Path) -> bool {
+    let built = path
+        .strip_prefix("cell/target")
+        .is_ok_and(|below| below.components().count() > 1);
+    let text = path.to_string_lossy();
+    built && !text.contains("diffusion-") && !text.ends_with(".cargo-lock")
 }
 
 /// Who copies the warm directory holds this lock shared; who swaps it, or makes and sweeps kernels'
@@ -146,7 +156,7 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
 
 fn inputs(layout: &Layout) -> Result<Inputs> {
     let mut text = format!(
-        "{}\nevcxr {EVCXR_VERSION}, built and checked\n{}\n{}\n",
+        "{}\nevcxr {EVCXR_VERSION}, built, then checked\n{}\n{}\n",
         cells::WORKSPACE,
         toolchain::rust_in_full()?,
         libtorch::in_use(layout)?.display()
@@ -160,7 +170,6 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
         text.push_str(&tools::sha256_file(&layout.root.join(file))?);
     }
     let dependencies = tools::sha256(text.as_bytes());
-    text.push_str("with a stand-in for the linker\n");
     let mut files = Vec::new();
     sources(&layout.support_crate(), &mut files)?;
     files.sort();
@@ -178,7 +187,7 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
 }
 
 /// The files that the support crate's library is compiled from.
-fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !folder.is_dir() {
         bail!("{} is missing: this is no whole clone", folder.display());
     }

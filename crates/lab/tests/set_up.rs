@@ -167,7 +167,15 @@ fn the_doctor_names_every_part_and_the_mend() {
     let text = text(&output);
     assert!(!output.status.success());
     for part in [
-        "tools", "python", "libtorch", "evcxr", "mnist", "kernel", "seed",
+        "tools",
+        "python",
+        "libtorch",
+        "evcxr",
+        "mnist",
+        "kernel",
+        "analyzer",
+        "seed",
+        "rehearsal",
     ] {
         assert!(
             text.lines().any(|line| line.starts_with(part)),

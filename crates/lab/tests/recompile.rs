@@ -1,0 +1,285 @@
+//! A kernel's `cargo` that answers from memory, with real compilers, in a small directory as a kernel has it.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::SystemTime;
+
+use common::{Scratch, names, text};
+use lab::layout::Layout;
+use lab::{cargo, cell_linker, recompile, tree};
+
+/// A kernel's own directory: a cell, a support crate, and the other member of the workspace, which holds on to it.
+struct Own {
+    scratch: Scratch,
+}
+
+impl Own {
+    fn new(name: &str) -> Own {
+        let own = Own {
+            scratch: Scratch::new(name),
+        };
+        let dependencies = own.dependencies();
+        own.write(
+            "own/Cargo.toml",
+            "[workspace]\nmembers = [\"cell\", \"lock\"]\nresolver = \"3\"\n",
+        );
+        for (folder, name) in [("cell", "ctx"), ("lock", "lock")] {
+            let kind = "[lib]\ncrate-type = [\"cdylib\"]\n";
+            own.write_crate(&format!("own/{folder}"), name, kind, &dependencies);
+        }
+        own.write_crate("support", "support", "", "");
+        own.write("support/src/lib.rs", "pub fn number() -> u32 { 1 }");
+        fs::create_dir_all(own.at("own/memory")).unwrap();
+        for name in [cargo::CARGO, recompile::WITNESS, cell_linker::LINKER] {
+            symlink(env!("CARGO_BIN_EXE_lab"), own.at(name)).unwrap();
+        }
+        own
+    }
+
+    fn dependencies(&self) -> String {
+        format!("support = {{ path = {:?} }}\n", self.at("support"))
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.scratch.0.join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn write_crate(&self, folder: &str, name: &str, kind: &str, dependencies: &str) {
+        self.write(
+            &format!("{folder}/Cargo.toml"),
+            &format!("[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{kind}[dependencies]\n{dependencies}"),
+        );
+        self.write(&format!("{folder}/src/lib.rs"), "");
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        let mut cargo = Command::new(self.at("cargo"));
+        lab::tools::without_cargo_variables(&mut cargo);
+        cargo
+            .args(words)
+            .current_dir(self.at("own/cell"))
+            .env("EVCXR_TMPDIR", self.at("own/cell"))
+            .env("CARGO_TARGET_DIR", "target")
+            .env("RUSTFLAGS", "-Cprefer-dynamic")
+            .env_remove("LAB_MEMORY")
+            .output()
+            .unwrap()
+    }
+
+    /// Compiles a cell as evcxr does. Whether the real cargo was asked shows in its words on stderr.
+    fn compile(&self, code: &str) -> (Output, bool) {
+        self.write("own/cell/src/lib.rs", code);
+        let output = self.ask(&["build", "--message-format=json", "--offline"]);
+        let real = String::from_utf8_lossy(&output.stderr).contains("Compiling");
+        (output, real)
+    }
+
+    fn library(&self) -> Vec<u8> {
+        fs::read(self.at("own/cell/target/debug/deps/libctx.so")).unwrap()
+    }
+
+    fn kept(&self, kind: &str) -> usize {
+        let names = names(&self.at("own/memory"));
+        names.iter().filter(|name| name.ends_with(kind)).count()
+    }
+}
+
+fn cell(number: u32) -> String {
+    format!(
+        "#[unsafe(no_mangle)] pub extern \"C\" fn run() -> u32 {{ support::number() + {number} }}"
+    )
+}
+
+#[test]
+fn a_second_cell_is_compiled_by_the_compiler_alone() {
+    let own = Own::new("again");
+    let (output, real) = own.compile(&cell(1));
+    assert!(output.status.success() && real, "{}", text(&output));
+    let first = own.library();
+    let (output, real) = own.compile(&cell(2));
+    assert!(output.status.success() && !real, "{}", text(&output));
+    assert_ne!(own.library(), first);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("compiler-artifact") && said.contains("debug/deps/libctx.so"),
+        "{said}"
+    );
+    // Its crates are linked once and for all.
+    assert_eq!(own.kept(".so"), 1);
+    assert!(String::from_utf8_lossy(&own.library()).contains("libcells-"));
+}
+
+#[test]
+fn a_mistake_is_reported_in_cargos_form() {
+    let own = Own::new("mistake");
+    own.compile(&cell(1));
+    let (output, real) = own.compile("pub fn a() -> u32 { \"ten\" }");
+    assert!(
+        !real && output.status.code() == Some(101),
+        "{}",
+        text(&output)
+    );
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages: Vec<serde_json::Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        messages
+            .iter()
+            .any(|message| message["reason"] == "compiler-message"
+                && message["message"]["code"]["code"] == "E0308"),
+        "{said}"
+    );
+    let (output, real) = own.compile(&cell(3));
+    assert!(output.status.success() && !real, "{}", text(&output));
+    // Nothing else is said: evcxr may take any word for a mistake.
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!said.contains("compiler-message"), "{said}");
+}
+
+#[test]
+fn a_library_that_cannot_be_made_costs_a_cell_nothing_but_time() {
+    let own = Own::new("unmade");
+    own.compile(&cell(1));
+    // Two crates that offer the same name to C cannot be linked whole; a cell that uses neither name can be.
+    for name in ["one", "two"] {
+        own.write_crate(&format!("own/{name}"), name, "", "");
+        own.write(
+            &format!("own/{name}/src/lib.rs"),
+            "#[unsafe(no_mangle)] pub extern \"C\" fn same() {} pub fn other() {}",
+        );
+    }
+    let both = format!(
+        "{}one = {{ path = {:?} }}\ntwo = {{ path = {:?} }}\n",
+        own.dependencies(),
+        own.at("own/one"),
+        own.at("own/two")
+    );
+    for (folder, name) in [("cell", "ctx"), ("lock", "lock")] {
+        own.write_crate(
+            &format!("own/{folder}"),
+            name,
+            "[lib]\ncrate-type = [\"cdylib\"]\n",
+            &both,
+        );
+    }
+    let uses = |number| {
+        format!(
+            "extern crate two; {} pub fn c() {{ one::other() }}",
+            cell(number)
+        )
+    };
+    let (output, real) = own.compile(&uses(1));
+    assert!(output.status.success() && real, "{}", text(&output));
+    let (output, real) = own.compile(&uses(2));
+    assert!(output.status.success() && !real, "{}", text(&output));
+    assert_eq!((own.kept(".failed"), own.kept(".so")), (1, 0));
+}
+
+#[test]
+fn a_changed_support_crate_or_manifest_is_cargos_business() {
+    let own = Own::new("changed");
+    own.compile(&cell(1));
+    own.write(
+        "support/src/lib.rs",
+        "pub fn number() -> u32 { 1 + 1 }\npub fn more() {}",
+    );
+    let (output, real) = own.compile(&format!("{} pub fn b() {{ support::more() }}", cell(1)));
+    assert!(output.status.success() && real, "{}", text(&output));
+    let (output, real) = own.compile(&cell(2));
+    assert!(output.status.success() && !real, "{}", text(&output));
+    // A crate of the learner's own may change at any time, and only cargo can tell.
+    own.write_crate("mine", "mine", "", "");
+    let mine = format!("{}mine = {{ path = \"../../mine\" }}\n", own.dependencies());
+    own.write_crate(
+        "own/cell",
+        "ctx",
+        "[lib]\ncrate-type = [\"cdylib\"]\n",
+        &mine,
+    );
+    for number in [4, 5] {
+        let (output, real) = own.compile(&cell(number));
+        assert!(output.status.success() && real, "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_question_is_asked_once_and_cleaning_forgets() {
+    let own = Own::new("question");
+    let question = ["metadata", "--format-version=1", "--offline"];
+    let first = own.ask(&question);
+    assert!(first.status.success(), "{}", text(&first));
+    assert_eq!(own.kept(".answer"), 1);
+    assert_eq!(own.ask(&question).stdout, first.stdout);
+    own.compile(&cell(1));
+    assert_eq!(own.kept(".command"), 1);
+    assert!(own.ask(&["clean"]).status.success());
+    assert_eq!((own.kept(".answer"), own.kept(".command")), (0, 0));
+    let (output, real) = own.compile(&cell(2));
+    assert!(output.status.success() && real, "{}", text(&output));
+}
+
+/// With an edited support crate, and without a memory: the real cargo writes into a kernel's copies only.
+#[test]
+fn what_was_lent_is_copied_before_cargo_writes() {
+    let own = Own::new("lent");
+    own.compile(&cell(1));
+    fs::rename(own.at("own"), own.at("warm")).unwrap();
+    let built = |path: &Path| path.starts_with("cell/target");
+    tree::lend(&own.at("warm"), &own.at("own"), &built, &|_| false).unwrap();
+    let before = files(&own.at("warm/cell/target"));
+    assert!(before.len() > 10);
+    assert!(
+        before
+            .iter()
+            .all(|(path, _, _)| fs::metadata(path).unwrap().nlink() > 1)
+    );
+    fs::remove_dir_all(own.at("own/memory")).unwrap();
+    own.write("support/src/lib.rs", "pub fn number() -> u32 { 3 }");
+    let (output, real) = own.compile(&cell(2));
+    assert!(output.status.success() && real, "{}", text(&output));
+    assert_eq!(files(&own.at("warm/cell/target")), before);
+    tree::take_over(&own.at("own")).unwrap();
+}
+
+/// All files below a folder: their times, and what is in them.
+fn files(folder: &Path) -> Vec<(PathBuf, SystemTime, Vec<u8>)> {
+    let mut found = Vec::new();
+    for name in names(folder) {
+        let path = folder.join(name);
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            found.push((path.clone(), time, fs::read(&path).unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_names_of_this_program() {
+    assert!(cargo::is_called(&"/a/b/cargo".into(), cargo::CARGO));
+    assert!(!cargo::is_called(&"/a/cargo/lab".into(), cargo::CARGO));
+    let layout = Layout::find().unwrap();
+    for name in names(&layout.toolchain().join("bin")) {
+        assert!(
+            layout.toolchain().join("bin").join(&name).exists(),
+            "{name} leads nowhere"
+        );
+    }
+}
