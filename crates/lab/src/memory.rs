@@ -17,7 +17,7 @@ use crate::layout::Layout;
 use crate::{seed, spec, tools};
 
 /// Counts up when what is kept changes its form.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 /// The variable that leads a kernel on trial to the memory that later ones start from.
 pub const ON_TRIAL: &str = "LAB_MEMORY";
 /// Where a kernel keeps its memory, in its own directory.
@@ -31,15 +31,17 @@ const MANIFESTS: [&str; 4] = [
     "cell/.cargo/config.toml",
     "lock/Cargo.toml",
 ];
-/// Variables that decide nothing: what rustup and people are told, and where the analyzer has its copy of the lock file.
-const PASSING: [&str; 6] = [
-    "CARGO_RESOLVER_LOCKFILE_PATH",
-    "RUST_BACKTRACE",
-    "RUST_LIB_BACKTRACE",
-    "RUST_LOG",
-    "RUST_RECURSION_COUNT",
-    "RUSTUP_TOOLCHAIN_SOURCE",
+/// Variables that decide what is compiled: those that begin so. Rustup's others, and what `cargo run` leaves to its program, differ with
+/// whoever started the kernel.
+const DECIDING: [&str; 5] = [
+    "CARGO_",
+    "LIBTORCH",
+    "RUSTC",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
 ];
+/// But these only say where the analyzer has its copy of the lock file, and how rustup came to its toolchain.
+const PASSING: [&str; 2] = ["CARGO_RESOLVER_LOCKFILE_PATH", "RUSTUP_TOOLCHAIN_SOURCE"];
 
 /// The memory of one kernel.
 pub struct Memory {
@@ -113,7 +115,8 @@ impl Memory {
             let data = fs::metadata(&file).ok();
             let time = data.as_ref().and_then(|data| data.modified().ok());
             let size = data.map(|data| data.len());
-            let _ = writeln!(text, "{} {time:?} {size:?}", file.display());
+            let name = self.general(&file.to_string_lossy());
+            let _ = writeln!(text, "{name} {time:?} {size:?}");
         }
         Some(tools::sha256(text.as_bytes()))
     }
@@ -166,8 +169,7 @@ impl Memory {
 }
 
 fn decides(variable: &str) -> bool {
-    let names = ["CARGO_", "RUST", "LIBTORCH"];
-    names.iter().any(|start| variable.starts_with(start)) && !PASSING.contains(&variable)
+    DECIDING.iter().any(|start| variable.starts_with(start)) && !PASSING.contains(&variable)
 }
 
 /// The folders that a manifest names as dependencies (`path = "…"`).
@@ -206,7 +208,13 @@ mod tests {
         for name in ["CARGO_HOME", "RUSTFLAGS", "RUSTC_WRAPPER", "LIBTORCH"] {
             assert!(decides(name), "{name}");
         }
-        for name in ["PATH", "RUST_BACKTRACE", "CARGO_RESOLVER_LOCKFILE_PATH"] {
+        for name in [
+            "PATH",
+            "RUST_BACKTRACE",
+            "RUSTUP_AUTO_INSTALL",
+            "RUSTUP_TOOLCHAIN_SOURCE",
+            "CARGO_RESOLVER_LOCKFILE_PATH",
+        ] {
             assert!(!decides(name), "{name}");
         }
     }

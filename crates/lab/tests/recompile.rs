@@ -18,12 +18,15 @@ use lab::{cargo, cell_linker, recompile, tree};
 /// A kernel's own directory: a cell, a support crate, and the other member of the workspace, which holds on to it.
 struct Own {
     scratch: Scratch,
+    /// Its name in the scratch folder.
+    name: &'static str,
 }
 
 impl Own {
     fn new(name: &str) -> Own {
         let own = Own {
             scratch: Scratch::new(name),
+            name: "own",
         };
         let dependencies = own.dependencies();
         own.write(
@@ -70,8 +73,8 @@ impl Own {
         lab::tools::without_cargo_variables(&mut cargo);
         cargo
             .args(words)
-            .current_dir(self.at("own/cell"))
-            .env("EVCXR_TMPDIR", self.at("own/cell"))
+            .current_dir(self.at(self.name).join("cell"))
+            .env("EVCXR_TMPDIR", self.at(self.name).join("cell"))
             .env("CARGO_TARGET_DIR", "target")
             .env("RUSTFLAGS", "-Cprefer-dynamic")
             .env_remove("LAB_MEMORY")
@@ -81,7 +84,7 @@ impl Own {
 
     /// Compiles a cell as evcxr does. Whether the real cargo was asked shows in its words on stderr.
     fn compile(&self, code: &str) -> (Output, bool) {
-        self.write("own/cell/src/lib.rs", code);
+        self.write(&format!("{}/cell/src/lib.rs", self.name), code);
         let output = self.ask(&["build", "--message-format=json", "--offline"]);
         let real = String::from_utf8_lossy(&output.stderr).contains("Compiling");
         (output, real)
@@ -120,6 +123,28 @@ fn a_second_cell_is_compiled_by_the_compiler_alone() {
     // Its crates are linked once and for all.
     assert_eq!(own.kept(".so"), 1);
     assert!(String::from_utf8_lossy(&own.library()).contains("libcells-"));
+}
+
+#[test]
+fn another_kernel_starts_with_the_memory_of_the_first() {
+    let mut own = Own::new("heir");
+    own.compile(&cell(1));
+    let question = ["metadata", "--format-version=1", "--offline"];
+    let first = own.ask(&question);
+    let built = |path: &Path| path.starts_with("cell/target");
+    tree::lend(&own.at("own"), &own.at("other"), &built, &|_| false).unwrap();
+    own.name = "other";
+    let (output, real) = own.compile(&cell(2));
+    assert!(output.status.success() && !real, "{}", text(&output));
+    let (old, new) = (own.at("own"), own.at("other"));
+    let expected = String::from_utf8_lossy(&first.stdout)
+        .replace(&*old.to_string_lossy(), &new.to_string_lossy());
+    assert_eq!(
+        String::from_utf8_lossy(&own.ask(&question).stdout),
+        expected
+    );
+    // The real cargo was asked nothing, so everything is still lent.
+    assert!(own.at("other/lent").is_file());
 }
 
 #[test]
