@@ -74,6 +74,25 @@ fn assert_failures(report: &Value, name: &str, printed: &str, expected: &[(u64, 
     }
 }
 
+/// What the kernel on trial was told is all that a new one asks: its `cargo` answers from memory, whoever starts it.
+#[test]
+fn a_kernel_asks_the_real_cargo_nothing() {
+    let out = out("remembers");
+    let original = out.join("remembers.ipynb");
+    fs::copy(notebook("remembers.ipynb"), &original).unwrap();
+    let output = lab(
+        &["--no-html", "--update"],
+        &out.join("results"),
+        std::slice::from_ref(&original),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let executed = fs::read_to_string(&original).unwrap();
+    assert!(
+        executed.contains("still lent: true"),
+        "the real cargo was asked (if the support crate was edited, run `make setup` first): {executed}"
+    );
+}
+
 #[test]
 fn the_site_has_a_page_for_every_notebook_and_asks_nobody() {
     let out = out("site");
