@@ -2,7 +2,7 @@
 //!
 //! The hub is the real one, with its proxy from npm; both are installed when they are first asked for: the hub into the
 //! project's Python environment, the proxy into the cache. Kernels start from the one warm directory that `make lab`
-//! starts from, as hard links, so that a learner costs 7 MB on disk.
+//! starts from, as hard links, so that a learner costs 5 MB on disk.
 
 use std::env;
 use std::fs;
