@@ -36,7 +36,7 @@ const OF_STD: [&str; 7] = [
     "-lc",
 ];
 
-/// The lesson's libraries are 80 MB; with ten times as much, the shared one would take seconds and fill the disk.
+/// Bytes. The lesson's libraries are 114 MB; with seven times as much, the shared one would take seconds and fill the disk.
 const TOO_LARGE: u64 = 800_000_000;
 
 /// Links a cell: the arguments are rustc's to `cc`.

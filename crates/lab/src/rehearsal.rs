@@ -14,9 +14,10 @@ use crate::{memory, net, python, seed, tools};
 /// The support crate as the notebooks name it.
 const AS_IN_NOTEBOOKS: &str = "../crates/diffusion";
 
-/// The file that says of a memory which warm directory it belongs to, and what filled it.
+/// The file in a memory that says where it belongs.
 const STAMP: &str = "rehearsed";
 
+/// Which warm directory a memory belongs to, and which program filled it.
 fn stamp_of_seed(layout: &Layout) -> Result<String> {
     let path = layout.seed().join(seed::STAMP);
     let seed =
