@@ -4,13 +4,13 @@
 //! whether they are fresh, and always finds the same. So it is asked once ([`crate::memory`]):
 //!
 //! - the analyzer's and evcxr's questions (metadata, configuration, paths) get the answer that they got before, the analyzer's
-//!   without the packages that no notebook sees ([`analyzer::thinned`]);
+//!   without the packages that no notebook sees ([`packages::thinned`]);
 //! - a cell is compiled by the compiler alone, called as cargo called it before ([`recompile`]).
 //!
 //! What was not asked before under the same circumstances, and everything else, goes to the real cargo.
 //!
 //! The memory rests on three things that only cargo watches otherwise, and that are part of its key: the sources of the
-//! support crate, the tools, and the manifests. Crates from a registry never change.
+//! local crates ([`crate::local`]), the tools, and the manifests. Crates from a registry never change.
 //!
 //! | two cores without AVX-512, seconds (median of 20, 95 % within) | cargo each time | from memory | and one library for the linker ([`crate::cell_linker`]) |
 //! | --- | --- | --- | --- |
@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 
 use crate::layout::Layout;
 use crate::memory::Memory;
-use crate::{analyzer, memory, recompile, tree};
+use crate::{memory, packages, recompile, tree};
 
 /// The name of the program that evcxr and the analyzer start.
 pub const CARGO: &str = "cargo";
@@ -140,7 +140,7 @@ fn answer(
         // What is no metadata is cargo's own answer, and stays as it is.
         && let Ok(metadata) = serde_json::from_slice(&text)
     {
-        let seen = analyzer::led_to_thin(analyzer::thinned(metadata)?, &layout.thin_crates());
+        let seen = packages::led_to_thin(packages::thinned(metadata)?, &layout.thin_crates());
         text = serde_json::to_vec(&seen)?;
     }
     std::io::stderr().write_all(&output.stderr)?;

@@ -4,7 +4,7 @@
 //! A kernel's first act is to compile a cell without any dependency, at which cargo would drop
 //! everything from a lock file beside that cell; the next `:dep` would then resolve afresh, ask the
 //! network, and perhaps take newer crates than the tested ones and compile them all. Here the other
-//! member, `lock`, holds on to the support crate, so the tested versions stay. Cargo then takes the
+//! member, `lock`, depends on the support crate, so the tested versions stay. Cargo then takes the
 //! profile from the workspace, not from what evcxr writes (`:opt_level` has no effect).
 
 use std::fs;
@@ -35,9 +35,14 @@ incremental = true
 overflow-checks = true
 "#;
 
-/// Compiles the cell in `folder`, so that kernels find the support crate compiled.
+/// The workspace's member that keeps the tested versions: its folder, and its package's name.
+pub const LOCK: &str = "lock";
+/// The members: folder and package.
+const MEMBERS: [(&str, &str); 2] = [("cell", "ctx"), (LOCK, LOCK)];
+
+/// Compiles the cell in `folder`, so that kernels find the local crates compiled.
 pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
-    let doing = "compiling the support crate for the kernels";
+    let doing = "compiling the lesson's crates for the kernels";
     cargo(layout, folder, "build", visibly.then_some(doing))
 }
 
@@ -102,15 +107,24 @@ pub fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
     let lock = layout.root.join("Cargo.lock");
     let versions = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
     write_changed(&folder.join("Cargo.lock"), &versions)?;
-    for (member, name) in [("cell", "ctx"), ("lock", "lock")] {
-        let manifest = format!(
-            "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n[dependencies]\ndiffusion = {{ path = {:?} }}\n",
-            layout.support_crate()
-        );
+    for (member, package) in MEMBERS {
+        let manifest = manifest(package, &layout.support_crate());
         write_changed(&folder.join(member).join("Cargo.toml"), manifest.as_bytes())?;
         write_changed(&folder.join(member).join("src/lib.rs"), b"")?;
     }
     write_changed(&folder.join("Cargo.toml"), WORKSPACE.as_bytes())
+}
+
+/// The manifest of a member: evcxr's for a cell with the lesson's one dependency. Of `lock` notebooks see nothing, which its
+/// metadata tells the analyzer ([`crate::packages`]).
+pub fn manifest(package: &str, support_crate: &Path) -> String {
+    let seen = match package {
+        LOCK => "\n[package.metadata.notebooks]\npublic = []\n",
+        _ => "",
+    };
+    format!(
+        "[package]\nname = \"{package}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{seen}\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n[dependencies]\ndiffusion = {{ path = {support_crate:?} }}\n"
+    )
 }
 
 fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
@@ -121,19 +135,19 @@ fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
     }
 }
 
-/// Takes everything whose name begins with one of `starts` out of a build directory.
-pub fn forget(folder: &Path, starts: &[&str]) -> Result<()> {
-    let mut folders = vec![folder.join("cell/target")];
+/// Takes what `goes` names, by its path below `cell/target`, out of a build directory: a folder with all that is in it.
+pub fn forget(folder: &Path, goes: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let target = folder.join("cell/target");
+    let mut folders = vec![target.clone()];
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(&folder);
         for entry in entries
             .with_context(|| format!("cannot read {}", folder.display()))?
             .flatten()
         {
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
+            let path = entry.path();
             match (
-                starts.iter().any(|start| name.starts_with(start)),
+                goes(path.strip_prefix(&target).unwrap_or(&path)),
                 path.is_dir(),
             ) {
                 (true, true) => tools::remove_dir(&path)?,

@@ -42,7 +42,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::{cells, memory, seed, tools, tree};
+use crate::{cells, local, memory, seed, tools, tree};
 
 /// Where Jupyter tells a kernel the id of the server's process.
 const SERVER: &str = "JPY_PARENT_PID";
@@ -73,11 +73,12 @@ fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<(
         .lock_shared()
         .context("cannot lock the kernels' folder")?;
     let fresh = seed::is_fresh(layout);
+    let crates = local::crates(layout).unwrap_or_default(); // none only where nothing is fresh
     match fresh {
         true => tree::lend(
             &layout.seed(),
             &own,
-            &seed::may_be_lent,
+            &|path| seed::may_be_lent(path, &crates),
             &seed::is_only_for_rebuilding,
         ),
         false => tree::clone(&layout.seed(), &own),
@@ -108,12 +109,12 @@ fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<(
         // may be somebody else's. In a folder that does not exist it finds none.
         .env("JUPYTER_PATH", own.join("no-kernel-specs"));
     if !fresh {
-        // The support crate was edited. Cargo compiles it here, now; if it does not compile, the
+        // A local crate was edited. Cargo compiles it here, now; if it does not compile, the
         // kernel must start all the same, so that the notebook can show the compiler's words.
-        eprintln!("lab kernel: the support crate changed, compiling it for this kernel");
+        eprintln!("lab kernel: the lesson's crates changed, compiling them for this kernel");
         if let Err(error) = cells::compile(layout, &own, false) {
             eprintln!(
-                "lab kernel: the support crate does not compile, so the kernel starts without it:\n{error:#}"
+                "lab kernel: the lesson's crates do not compile, so the kernel starts without them:\n{error:#}"
             );
             evcxr.env("EVCXR_CONFIG_DIR", layout.kernel().join("config-plain"));
         }

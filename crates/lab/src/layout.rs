@@ -12,6 +12,10 @@ pub const LIBTORCH_VERSION: &str = "2.13.0";
 /// The kernel that runs the cells.
 pub const EVCXR_VERSION: &str = "0.22.0";
 
+/// The crate that notebooks name (`:dep diffusion`), from the clone's root. Which others belong to it says its
+/// manifest ([`crate::local`]).
+pub const SUPPORT_CRATE: &str = "crates/diffusion";
+
 /// The two folders that everything lives in.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -55,7 +59,7 @@ impl Layout {
 
     /// The support crate.
     pub fn support_crate(&self) -> PathBuf {
-        self.root.join("crates/diffusion")
+        self.root.join(SUPPORT_CRATE)
     }
 
     /// The link that `.cargo/config.toml` names; it leads to the libtorch in use.

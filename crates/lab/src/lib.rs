@@ -4,7 +4,8 @@
 //! Data flows downwards in this list: [`setup`] and [`doctor`] walk the parts of the house
 //! ([`parts`]); each part is one module that can say whether it is there and can make it so;
 //! how a kernel ([`kernel`]) waits less stands in [`cargo`] (answers from [`memory`], [`recompile`]), [`cell_linker`],
-//! [`analyzer`] and [`thin`] (what is analyzed), [`rehearsal`] (the first one, on trial);
+//! [`analyzer`], [`packages`] and [`thin`] (what is analyzed), [`rehearsal`] (the first one, on trial);
+//! what a kernel compiles is read from the manifests ([`local`]);
 //! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
 //! directories) and [`layout`] (where everything is).
 
@@ -22,9 +23,11 @@ pub mod jupyter;
 pub mod kernel;
 pub mod layout;
 pub mod libtorch;
+pub mod local;
 pub mod memory;
 pub mod mnist;
 pub mod net;
+pub mod packages;
 pub mod parts;
 pub mod python;
 pub mod recompile;

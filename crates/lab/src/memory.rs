@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::layout::Layout;
-use crate::{seed, spec, tools};
+use crate::{cells, local, spec, tools};
 
 /// Counts up when what is kept changes its form.
 const FORM: u32 = 3;
@@ -121,22 +121,16 @@ impl Memory {
         Some(tools::sha256(text.as_bytes()))
     }
 
-    /// The files of the support crate, which the workspace's other member names. None if the cell uses one more such crate.
+    /// The files of the local crates, which the workspace's other member leads to. None if the cell uses one more such crate.
     fn local_sources(&self) -> Option<Vec<PathBuf>> {
-        let manifest = |member: &str| fs::read_to_string(self.own.join(member).join("Cargo.toml"));
-        let known = local_crates(&manifest("lock").ok()?);
-        if local_crates(&manifest("cell").ok()?)
-            .iter()
-            .any(|folder| !known.contains(folder))
-        {
+        let named =
+            |member: &str| local::path_dependencies(&self.own.join(member).join("Cargo.toml")).ok();
+        let known = local::closure(named(cells::LOCK)?).ok()?;
+        let is_known = |folder: &PathBuf| known.iter().any(|local| local.folder == *folder);
+        if !named("cell")?.iter().all(is_known) {
             return None;
         }
-        let mut files = Vec::new();
-        for folder in known {
-            seed::sources(Path::new(&folder), &mut files).ok()?;
-        }
-        files.sort();
-        Some(files)
+        local::sources(&known).ok()
     }
 
     /// What was kept under a key.
@@ -172,36 +166,9 @@ fn decides(variable: &str) -> bool {
     DECIDING.iter().any(|start| variable.starts_with(start)) && !PASSING.contains(&variable)
 }
 
-/// The folders that a manifest names as dependencies (`path = "…"`).
-fn local_crates(manifest: &str) -> Vec<String> {
-    let dependencies = manifest
-        .split_once("[dependencies]")
-        .map_or("", |(_, text)| text);
-    let mut found = Vec::new();
-    for text in dependencies.split("path").skip(1) {
-        let value = text.trim_start_matches(['"', '\'']).trim_start();
-        let value = value.strip_prefix('=').map(str::trim_start);
-        let Some(quoted) = value.filter(|value| value.starts_with(['"', '\''])) else {
-            continue;
-        };
-        let (quote, rest) = quoted.split_at(1);
-        found.extend(rest.split_once(quote).map(|(folder, _)| folder.to_owned()));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
-
-    #[test]
-    fn the_crates_in_folders_are_found() {
-        let manifest = "[lib]\npath = \"src/lib.rs\"\n[dependencies]\na = { path = \"/x/a\" }\nb={features=[\"path\"],\"path\"='../b'}\nc = \"1\"\n";
-        assert_eq!(local_crates(manifest), ["/x/a", "../b"]);
-        assert!(local_crates("[lib]\npath = \"src/lib.rs\"\n").is_empty());
-    }
 
     #[test]
     fn only_what_decides_is_part_of_a_key() {

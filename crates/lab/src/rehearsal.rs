@@ -4,15 +4,13 @@
 //! and it shows before the class that a kernel starts and finds the lesson.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::layout::Layout;
+use crate::layout::{Layout, SUPPORT_CRATE};
 use crate::parts::{Finding, Options};
 use crate::{memory, net, python, seed, tools};
-
-/// The support crate as the notebooks name it.
-const AS_IN_NOTEBOOKS: &str = "../crates/diffusion";
 
 /// The file in a memory that says where it belongs.
 const STAMP: &str = "rehearsed";
@@ -49,7 +47,7 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
 pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     net::loopback_up(layout)?;
     if !seed::is_fresh(layout) {
-        bail!("the support crate was edited meanwhile: run the same command again");
+        bail!("the lesson's crates were edited meanwhile: run the same command again");
     }
     let new = layout.kernel().join("memory.new");
     tools::remove_dir(&new)?;
@@ -60,7 +58,9 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         .arg(layout.root.join("crates/lab/python/rehearse.py"))
         .arg("--notebooks")
         .arg(layout.notebooks())
-        .args(["--dependency", AS_IN_NOTEBOOKS, "--log"])
+        .arg("--dependency")
+        .arg(Path::new("..").join(SUPPORT_CRATE)) // as the notebooks name it
+        .arg("--log")
         .arg(layout.kernel().join("rehearsal.log"))
         .env(memory::ON_TRIAL, &new);
     tools::run_visibly(&mut program, "starting a kernel on trial")

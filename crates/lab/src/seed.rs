@@ -1,25 +1,29 @@
 //! The warm build directory that new kernels start from.
 //!
 //! evcxr writes each cell as a crate `ctx` into `EVCXR_TMPDIR`, compiles it with cargo and loads
-//! it. We compile the support crate there beforehand, by the same cargo command with the same
+//! it. We compile the local crates ([`crate::local`]) there beforehand, by the same cargo command with the same
 //! environment, so that a kernel finds everything fresh.
 
 use std::fs;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::layout::{EVCXR_VERSION, Layout};
+use crate::local::{self, LocalCrate};
 use crate::parts::{Finding, Options};
 use crate::{cells, libtorch, memory, spec, toolchain, tools, tree};
 
 /// The file in a warm directory that says what it was made from.
 pub const STAMP: &str = "seed-of";
 
+/// How the names begin of what is compiled from a cell.
+const OF_CELLS: [&str; 4] = ["ctx-", "ctx.", "libctx", "libcode_"];
+
 /// The hashes that a warm directory depends on.
 struct Inputs {
-    /// Without the support crate's sources: what its dependencies are compiled from and by.
+    /// Without the local crates' sources: what their dependencies are compiled from and by.
     dependencies: String,
     /// With them.
     all: String,
@@ -34,7 +38,7 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
         )));
     };
     if stamp != inputs(layout)?.all {
-        return Ok(Finding::Wrong("the support crate, its dependencies or the tools changed; kernels would compile it each for itself".to_owned()));
+        return Ok(Finding::Wrong("the lesson's crates, their dependencies or the tools changed; each kernel would compile them again".to_owned()));
     }
     Ok(Finding::Found(format!(
         "warm build directory in {}",
@@ -42,11 +46,20 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     )))
 }
 
-/// True when the support crate is exactly what the warm directory was compiled from.
+/// True when the local crates are exactly what the warm directory was compiled from.
 pub fn is_fresh(layout: &Layout) -> bool {
-    inputs(layout).is_ok_and(|inputs| {
-        fs::read_to_string(layout.seed().join(STAMP)).is_ok_and(|stamp| stamp == inputs.all)
+    stamp(layout).is_ok_and(|now| {
+        fs::read_to_string(layout.seed().join(STAMP)).is_ok_and(|stamp| stamp == now)
     })
+}
+
+/// The hash of everything that a warm directory depends on: the local crates' files with their times, the versions of
+/// their dependencies, the tools and their settings.
+///
+/// # Errors
+/// If one of these cannot be read, or there is no libtorch.
+pub fn stamp(layout: &Layout) -> Result<String> {
+    Ok(inputs(layout)?.all)
 }
 
 /// Compiles what changed, starting from the last warm directory of this clone, else from the one
@@ -72,10 +85,14 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     cells::write_workspace(layout, &new)?;
     cells::fetch(&[&layout.root, &new])?;
     cells::compile(layout, &new, true)
-        .context("the support crate could not be compiled for the kernels")?;
-    cells::check(layout, &new).context("the support crate could not be checked for the kernels")?;
+        .context("the lesson's crates could not be compiled for the kernels")?;
+    cells::check(layout, &new)
+        .context("the lesson's crates could not be checked for the kernels")?;
     // Every kernel writes its own cells, in place, and must not share them with others.
-    cells::forget(&new, &["ctx-", "ctx.", "libctx", "libcode_"])?;
+    cells::forget(&new, &|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        OF_CELLS.iter().any(|start| name.starts_with(start))
+    })?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
     swap_in(layout, &new)?;
     save_for_other_clones(layout, &saved)
@@ -95,21 +112,22 @@ fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
     tools::remove_dir(&old)
 }
 
-/// What a kernel needs only if it has to compile the support crate again: nine tenths of what would be its own.
+/// What a kernel needs only if it has to compile the local crates again: nine tenths of what would be its own.
 pub fn is_only_for_rebuilding(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "incremental")
         || path.extension().is_some_and(|end| end == "o")
 }
 
-/// What a kernel needs no copy of, by its path in the warm directory, until the real cargo is asked: what was built. The files in which cargo
-/// notes about the support crate what changes with an edit, and its lock, are never lent: a cargo that
+/// What a kernel needs no copy of, by its path in the warm directory, until the real cargo is called: what was built. The files in
+/// which cargo notes about the local crates what changes with an edit, and its lock, are never lent: a cargo that
 /// we do not see (`:toolchain`) would write them.
-pub fn may_be_lent(path: &Path) -> bool {
-    let built = path
-        .strip_prefix("cell/target")
-        .is_ok_and(|below| below.components().count() > 1);
-    let text = path.to_string_lossy();
-    built && !text.contains("diffusion-") && !text.ends_with(".cargo-lock")
+pub fn may_be_lent(path: &Path, crates: &[LocalCrate]) -> bool {
+    let Ok(below) = path.strip_prefix("cell/target") else {
+        return false;
+    };
+    below.components().count() > 1
+        && !local::is_artefact(below, crates)
+        && path.file_name().is_none_or(|name| name != ".cargo-lock")
 }
 
 /// Who copies the warm directory holds this lock shared; who swaps it, or makes and sweeps kernels'
@@ -122,7 +140,7 @@ pub fn house_lock(layout: &Layout) -> Result<File> {
 }
 
 /// Compiling the dependencies takes minutes; the next clone starts from this copy, in which cargo
-/// finds everything fresh but the support crate. The two newest such copies are kept.
+/// finds everything fresh but the local crates. The two newest such copies are kept.
 fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
     if saved.exists() {
         return Ok(());
@@ -132,7 +150,8 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
         .join(format!("kernel-deps.{}", std::process::id()));
     tools::remove_dir(&new)?;
     tree::clone(&layout.seed(), &new)?;
-    cells::forget(&new, &["diffusion-", "libdiffusion"])?;
+    let crates = local::crates(layout)?;
+    cells::forget(&new, &|path| local::is_artefact(path, &crates))?;
     if fs::rename(&new, saved).is_err() {
         // Another clone was faster.
         tools::remove_dir(&new)?;
@@ -156,8 +175,9 @@ fn save_for_other_clones(layout: &Layout, saved: &Path) -> Result<()> {
 
 fn inputs(layout: &Layout) -> Result<Inputs> {
     let mut text = format!(
-        "{}\nevcxr {EVCXR_VERSION}, built, then checked\n{}\n{}\n",
+        "{}\n{}\nevcxr {EVCXR_VERSION}, built, then checked\n{}\n{}\n",
         cells::WORKSPACE,
+        cells::manifest(cells::LOCK, Path::new("")),
         toolchain::rust_in_full()?,
         libtorch::in_use(layout)?.display()
     );
@@ -170,10 +190,7 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
         text.push_str(&tools::sha256_file(&layout.root.join(file))?);
     }
     let dependencies = tools::sha256(text.as_bytes());
-    let mut files = Vec::new();
-    sources(&layout.support_crate(), &mut files)?;
-    files.sort();
-    for file in files {
+    for file in local::sources(&local::crates(layout)?)? {
         // The time counts too, because for cargo nothing else does: a file that was only touched
         // would be compiled by every kernel for itself.
         let time = fs::metadata(&file).and_then(|data| data.modified());
@@ -184,24 +201,4 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
         dependencies,
         all: tools::sha256(text.as_bytes()),
     })
-}
-
-/// The files that the support crate's library is compiled from.
-pub fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    if !folder.is_dir() {
-        bail!("{} is missing: this is no whole clone", folder.display());
-    }
-    for entry in fs::read_dir(folder)
-        .with_context(|| format!("cannot read {}", folder.display()))?
-        .flatten()
-    {
-        let (path, name) = (entry.path(), entry.file_name());
-        match name.to_string_lossy().as_ref() {
-            "tests" | "examples" | "benches" | "target" => {}
-            name if name.starts_with('.') => {}
-            _ if path.is_dir() => sources(&path, files)?,
-            _ => files.push(path),
-        }
-    }
-    Ok(())
 }

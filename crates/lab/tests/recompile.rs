@@ -6,99 +6,14 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::SystemTime;
 
-use common::{Scratch, names, text};
+use common::own::Own;
+use common::{names, text};
 use lab::layout::Layout;
-use lab::{cargo, cell_linker, recompile, tree};
-
-/// A kernel's own directory: a cell, a support crate, and the other member of the workspace, which holds on to it.
-struct Own {
-    scratch: Scratch,
-    /// Its name in the scratch folder.
-    name: &'static str,
-}
-
-impl Own {
-    fn new(name: &str) -> Own {
-        let own = Own {
-            scratch: Scratch::new(name),
-            name: "own",
-        };
-        let dependencies = own.dependencies();
-        own.write(
-            "own/Cargo.toml",
-            "[workspace]\nmembers = [\"cell\", \"lock\"]\nresolver = \"3\"\n",
-        );
-        for (folder, name) in [("cell", "ctx"), ("lock", "lock")] {
-            let kind = "[lib]\ncrate-type = [\"cdylib\"]\n";
-            own.write_crate(&format!("own/{folder}"), name, kind, &dependencies);
-        }
-        own.write_crate("support", "support", "", "");
-        own.write("support/src/lib.rs", "pub fn number() -> u32 { 1 }");
-        fs::create_dir_all(own.at("own/memory")).unwrap();
-        for name in [cargo::CARGO, recompile::WITNESS, cell_linker::LINKER] {
-            symlink(env!("CARGO_BIN_EXE_lab"), own.at(name)).unwrap();
-        }
-        own
-    }
-
-    fn dependencies(&self) -> String {
-        format!("support = {{ path = {:?} }}\n", self.at("support"))
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.scratch.0.join(path)
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.at(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn write_crate(&self, folder: &str, name: &str, kind: &str, dependencies: &str) {
-        self.write(
-            &format!("{folder}/Cargo.toml"),
-            &format!("[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{kind}[dependencies]\n{dependencies}"),
-        );
-        self.write(&format!("{folder}/src/lib.rs"), "");
-    }
-
-    fn ask(&self, words: &[&str]) -> Output {
-        let mut cargo = Command::new(self.at("cargo"));
-        lab::tools::without_cargo_variables(&mut cargo);
-        cargo
-            .args(words)
-            .current_dir(self.at(self.name).join("cell"))
-            .env("EVCXR_TMPDIR", self.at(self.name).join("cell"))
-            .env("CARGO_TARGET_DIR", "target")
-            .env("RUSTFLAGS", "-Cprefer-dynamic")
-            .env_remove("LAB_MEMORY")
-            .output()
-            .unwrap()
-    }
-
-    /// Compiles a cell as evcxr does. Whether the real cargo was asked shows in its words on stderr.
-    fn compile(&self, code: &str) -> (Output, bool) {
-        self.write(&format!("{}/cell/src/lib.rs", self.name), code);
-        let output = self.ask(&["build", "--message-format=json", "--offline"]);
-        let real = String::from_utf8_lossy(&output.stderr).contains("Compiling");
-        (output, real)
-    }
-
-    fn library(&self) -> Vec<u8> {
-        fs::read(self.at("own/cell/target/debug/deps/libctx.so")).unwrap()
-    }
-
-    fn kept(&self, kind: &str) -> usize {
-        let names = names(&self.at("own/memory"));
-        names.iter().filter(|name| name.ends_with(kind)).count()
-    }
-}
+use lab::{cargo, tree};
 
 fn cell(number: u32) -> String {
     format!(

@@ -1,6 +1,8 @@
 //! What several tests need: a scratch folder, and a server that can misbehave.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod own;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
