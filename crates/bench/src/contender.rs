@@ -18,6 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::against::Other;
 use crate::measurements::{Contender, Program};
 
 /// How long a worker may take to import its libraries and to read its data.
@@ -44,14 +45,27 @@ pub struct Place {
     pub jupyter: Option<PathBuf>,
     /// How many threads a contender may compute on.
     pub threads: usize,
+    /// The other commit, if there is one.
+    pub against: Option<Other>,
 }
 
 impl Place {
-    /// How a contender is started. The error says why it cannot be, and the mend.
+    /// How a contender is started. The error says why it cannot be, and the fix.
     fn command(&self, contender: &Contender) -> Result<Command> {
+        let other =
+            match contender.against {
+                true => Some(self.against.as_ref().context(
+                    "no other commit was named: `make bench AGAINST=<commit>` names one",
+                )?),
+                false => None,
+            };
         let (program, script) = match contender.program {
             Program::Ours => (
-                std::env::current_exe().context("the system does not say where this program is")?,
+                match other {
+                    Some(other) => other.bench.clone(),
+                    None => std::env::current_exe()
+                        .context("the system does not say where this program is")?,
+                },
                 None,
             ),
             Program::Peer(script) => (
@@ -61,15 +75,25 @@ impl Place {
                 Some(script),
             ),
             Program::Jupyter(script) => (
-                self.jupyter.clone().context(
-                    "no Python environment with Jupyter was named: `make bench` does it",
-                )?,
+                other
+                    .map_or(&self.jupyter, |other| &other.jupyter)
+                    .clone()
+                    .context(
+                        "no Python environment with Jupyter was named: `make bench` does it",
+                    )?,
                 Some(script),
             ),
         };
         let mut command = Command::new(program);
+        for (name, value) in other.iter().flat_map(|other| &other.environment) {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         if let Some(script) = script {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+            let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+            let folder = other.map_or(&ours, |other| &other.scripts);
             command.arg("-B").arg(folder.join(script));
             // Ours are the libtorch and the libraries on this path; theirs bring their own.
             command
@@ -82,10 +106,12 @@ impl Place {
             command.env("OMP_NUM_THREADS", self.threads.to_string());
         }
         match contender.program {
-            Program::Jupyter(_) => command.arg("--out").arg(&self.out),
+            Program::Jupyter(_) => command
+                .arg("--out")
+                .arg(other.map_or(&self.out, |other| &other.out)),
             _ => command
                 .arg("--data")
-                .arg(&self.data)
+                .arg(other.map_or(&self.data, |other| &other.data))
                 .arg("--mnist")
                 .arg(&self.mnist)
                 .arg("--threads")

@@ -2,9 +2,10 @@
 //!
 //! What is measured is the table [`measurements::MEASUREMENTS`]; how to add to it stands there. The rest, from
 //! the outside in: this file reads the command line, [`rounds`] asks the contenders in turn ([`contender`] is one
-//! of them as a process, [`race`] one that trains to a score), [`stats`] makes numbers of the rounds, [`report`] and
+//! of them as a process, [`against`] another commit, [`race`] one that trains to a score), [`stats`] makes numbers of the rounds, [`report`] and
 //! [`plot`] show them. [`ours`] and [`to_19db`] are what runs in our own processes.
 
+mod against;
 mod contender;
 mod drawn;
 mod machine;
@@ -31,6 +32,7 @@ use clap::{Parser, Subcommand};
 use diffusion::prelude::{Cnn, CnnConfig, Model};
 use serde_json::{Map, Value, json};
 
+use crate::against::Other;
 use crate::contender::Place;
 use crate::machine::Machine;
 use crate::measurements::{MEASUREMENTS, Measurement, TABLES};
@@ -62,6 +64,11 @@ enum Verb {
     /// Train until the test images score 19 dB
     #[command(name = "to-19db")]
     To19db(to_19db::Arguments),
+    /// Print the measurements, of those named or of all, that need a kernel
+    Kernels {
+        #[arg(value_name = "NAME")]
+        only: Vec<String>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -82,8 +89,14 @@ struct Measure {
     #[arg(long)]
     quick: bool,
     /// Measure only these
-    #[arg(long, value_name = "NAME", num_args = 1..)]
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     only: Vec<String>,
+    /// How many rounds, instead of as many as each measurement says (15 beside another commit)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Measure another commit as well: the file that `lab bench --against` writes
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -91,6 +104,7 @@ fn main() -> ExitCode {
     let done = match arguments.verb {
         Some(Verb::Worker(arguments)) => ours::serve(arguments).map(|()| true),
         Some(Verb::To19db(arguments)) => to_19db::run(&arguments).map(|()| true),
+        Some(Verb::Kernels { only }) => kernels(&only).map(|()| true),
         None => measure(arguments.measure),
     };
     match done {
@@ -103,16 +117,34 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures and reports; false if something of ours could not be measured.
+/// Whether a name is among those, or there are none.
+fn is_among(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|only| only == name)
+}
+
+fn kernels(only: &[String]) -> Result<()> {
+    check_names(only)?;
+    let chosen = MEASUREMENTS
+        .iter()
+        .filter(|measurement| is_among(only, measurement.name) && measurement.needs_kernel());
+    chosen.for_each(|measurement| println!("{}", measurement.name));
+    Ok(())
+}
+
+/// Measures and reports; false if something of ours, or of the other commit, could not be measured.
 fn measure(arguments: Measure) -> Result<bool> {
     check_names(&arguments.only)?;
-    let wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let wanted = |name: &str| is_among(&arguments.only, name);
     let began = Instant::now();
     let machine = Machine::here();
     let place = place(&arguments, machine.cpus)?;
     println!("{}", machine.line());
-    let mut session = Session::new(place, arguments.quick);
+    let commit = place.against.as_ref().map(|other| other.commit.clone());
+    if let Some(commit) = &commit {
+        println!("beside commit {commit}");
+    }
+    let rounds = arguments.rounds.map(usize::from);
+    let mut session = Session::new(place, arguments.quick, rounds);
     let chosen: Vec<&Measurement> = MEASUREMENTS
         .iter()
         .filter(|measurement| wanted(measurement.name))
@@ -120,12 +152,20 @@ fn measure(arguments: Measure) -> Result<bool> {
     let mut results = Vec::new();
     for (at, measurement) in chosen.iter().enumerate() {
         println!("{}: {}", measurement.name, measurement.what);
-        results.push(Outcome::new(measurement, session.measure(measurement)));
+        let rounds = session.measure(measurement);
+        results.push(Outcome::new(measurement, rounds, commit.as_deref()));
         session.keep_for(&chosen[at + 1..]);
     }
-    let mut whole = results.iter().all(|outcome| outcome.ours.is_some());
+    let mut whole = results
+        .iter()
+        .all(|outcome| outcome.ours.is_some() && (commit.is_none() || outcome.against.is_some()));
     let mut tables = Map::new();
-    for (name, what) in TABLES.iter().filter(|(name, _)| wanted(name)) {
+    // The tables are ours alone, so beside another commit they are filled only when they are named.
+    let named = |name: &str| commit.is_none() || !arguments.only.is_empty() && wanted(name);
+    for (name, what) in TABLES
+        .iter()
+        .filter(|(name, _)| wanted(name) && named(name))
+    {
         println!("{name}: {what}");
         let rows = tables::fill(name, &mut session).unwrap_or_else(|error| {
             println!("  {error:#}");
@@ -189,6 +229,7 @@ fn place(arguments: &Measure, threads: usize) -> Result<Place> {
         peers: arguments.peers.clone(),
         jupyter: arguments.jupyter.clone(),
         threads,
+        against: arguments.against.as_deref().map(Other::read).transpose()?,
     })
 }
 
@@ -202,5 +243,9 @@ fn settings(session: &Session) -> Value {
         "threads": session.place.threads,
         "environment": environment,
         "contenders": session.settings,
+        "against": session.place.against.as_ref().map(|other| json!({
+            "commit": other.commit,
+            "interval": against::INTERVAL,
+        })),
     })
 }

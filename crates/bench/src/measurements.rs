@@ -19,6 +19,8 @@ pub struct Contender {
     pub program: Program,
     /// What it is told.
     pub arguments: &'static [&'static str],
+    /// Whether it is another commit's ([`crate::against`]).
+    pub against: bool,
 }
 
 /// A program that can measure.
@@ -41,6 +43,7 @@ const fn contender(
         name,
         program,
         arguments,
+        against: false,
     }
 }
 
@@ -135,6 +138,18 @@ pub struct Measurement {
     pub rounds: (usize, usize),
     /// What a worker is asked; the argument says whether it is to be quick. Threads are added to it.
     pub request: fn(bool) -> Value,
+}
+
+impl Measurement {
+    /// Whether a round gives the same value again: then one is enough.
+    pub fn repeats_itself(&self) -> bool {
+        self.rounds.0 == 1
+    }
+
+    /// Whether ours is a kernel.
+    pub fn needs_kernel(&self) -> bool {
+        matches!(self.ours.program, Program::Jupyter(_))
+    }
 }
 
 const TRAIN: Measurement = Measurement {

@@ -217,7 +217,7 @@ mod tests {
             .into_iter()
             .chain(all)
             .collect();
-        let svg = ratios(&[Outcome::new(found, all)]).unwrap().unwrap();
+        let svg = ratios(&[Outcome::new(found, all, None)]).unwrap().unwrap();
         assert_eq!(svg.matches("<circle").count(), 4);
         assert_eq!(svg.matches("#D55E00").count(), 2);
         assert!(

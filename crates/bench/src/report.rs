@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::against::{self, Against};
 use crate::machine::Machine;
 use crate::measurements::{Better, Contender, Measurement, Way};
 use crate::race::Curve;
@@ -83,14 +84,21 @@ pub struct Outcome {
     pub reached: Option<bool>,
     /// Who is missing, and why.
     pub absent: BTreeMap<&'static str, String>,
+    /// How ours compares with another commit, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
     /// The course of each training in a race.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub curves: Vec<Curve>,
 }
 
 impl Outcome {
-    /// Makes numbers of rounds; ours come first.
-    pub fn new(measurement: &Measurement, all: Vec<(Contender, Rounds)>) -> Outcome {
+    /// Makes numbers of rounds; ours come first. `commit` is the other commit, if there is one.
+    pub fn new(
+        measurement: &Measurement,
+        all: Vec<(Contender, Rounds)>,
+        commit: Option<&str>,
+    ) -> Outcome {
         let targets: BTreeMap<&str, f64> = measurement
             .peers
             .iter()
@@ -120,6 +128,7 @@ impl Outcome {
             },
             reached: None,
             absent: BTreeMap::new(),
+            against: None,
             curves: Vec::new(),
         };
         for (at, (contender, rounds)) in all.into_iter().enumerate() {
@@ -137,6 +146,11 @@ impl Outcome {
                 outcome.loss = rounds.loss;
                 continue;
             }
+            if contender.against {
+                let (commit, better) = (commit.unwrap_or_default(), measurement.better);
+                outcome.against = Against::new(commit, &outcome.rounds, values, better);
+                continue;
+            }
             if let Some((value, range)) = median(&values).zip(range(&values)) {
                 outcome.peers.insert(name, value);
                 outcome.peer_ranges.insert(name, range);
@@ -150,7 +164,7 @@ impl Outcome {
             }
         }
         outcome.compare(measurement.way);
-        outcome.reached = outcome.judge(measurement.limit, &targets);
+        outcome.reached = outcome.reaches(measurement.limit, &targets);
         outcome
     }
 
@@ -175,7 +189,7 @@ impl Outcome {
     }
 
     /// Whether all targets are reached: known once one is missed, or all are known to be met.
-    fn judge(&self, limit: Option<f64>, targets: &BTreeMap<&str, f64>) -> Option<bool> {
+    fn reaches(&self, limit: Option<f64>, targets: &BTreeMap<&str, f64>) -> Option<bool> {
         let own = limit.map(|limit| self.ours.map(|ours| self.keeps(limit, ours)));
         let beside = targets
             .iter()
@@ -226,6 +240,10 @@ impl Outcome {
                 self.loss,
                 &format!("{}{limit}", p95(self.p95)),
             ));
+        }
+        if let Some(other) = &self.against {
+            let name = format!("{} {}", against::NAME, other.short());
+            lines.push(line(&name, other.value, other.range, None, &other.words()));
         }
         for (name, value) in &self.peers {
             let ratio = self.ratio.get(name).map_or(String::new(), |ratio| {
@@ -313,7 +331,20 @@ impl Report {
             println!("{}", grid(rows).join("\n"));
             println!();
         }
+        self.print_comparison();
         println!("{}", self.foot);
+    }
+
+    /// The comparison with another commit, where there is one.
+    fn print_comparison(&self) {
+        let compared = self.results.iter().filter_map(|outcome| {
+            let (ours, against) = outcome.ours.zip(outcome.against.as_ref())?;
+            Some((outcome.name, ours, against))
+        });
+        let lines = against::table(&compared.collect::<Vec<_>>());
+        if !lines.is_empty() {
+            println!("{}\n\n{}\n", lines.join("\n"), against::INTERVAL);
+        }
     }
 
     /// What stands below every report.
@@ -338,7 +369,7 @@ mod tests {
         let found = MEASUREMENTS.iter().find(|m| m.name == name).unwrap();
         let all = [found.ours, found.peers[0].0];
         let values = [rounds(ours), rounds(peer)];
-        Outcome::new(found, all.into_iter().zip(values).collect())
+        Outcome::new(found, all.into_iter().zip(values).collect(), None)
     }
 
     #[test]
@@ -366,6 +397,28 @@ mod tests {
         assert_eq!(found.ratio_range["keras-float32"], [1.8, 2.0]);
         let lines = found.lines();
         assert!(lines[2].contains("1.90x (1.80 - 2.00)"), "{lines:?}");
+    }
+
+    #[test]
+    fn another_commit_is_no_peer() {
+        let found = MEASUREMENTS.iter().find(|m| m.name == "explorer").unwrap();
+        let all = [found.ours, against::other_than(&found.ours)];
+        let values = [rounds(&[1.0; 6]), rounds(&[1.5; 6])];
+        let found = Outcome::new(
+            found,
+            all.into_iter().zip(values).collect(),
+            Some("0123456789"),
+        );
+        let lines = found.lines();
+        assert!(
+            lines[2].contains("against 01234567") && lines[2].contains("1.500"),
+            "{lines:?}"
+        );
+        let json = serde_json::to_value(found).unwrap();
+        assert_eq!(json["against"]["ratio"], 1.5);
+        assert_eq!(json["against"]["interval"], json!([1.5, 1.5]));
+        assert_eq!(json["against"]["commit"], "0123456789");
+        assert_eq!(json["peers"], json!({}));
     }
 
     #[test]

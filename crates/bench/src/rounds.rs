@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
+use crate::against;
 use crate::contender::{Place, Worker};
 use crate::measurements::{Contender, Measurement, Way};
 use crate::race::{self, Curve};
@@ -19,12 +20,14 @@ pub struct Session {
     pub place: Place,
     /// Whether it is only to be seen that everything works.
     pub quick: bool,
+    /// How many rounds, where not as many as a measurement says.
+    pub rounds: Option<usize>,
     /// The versions of all libraries that contenders named.
     pub versions: BTreeMap<String, String>,
     /// How contenders use them.
     pub settings: BTreeMap<String, String>,
     /// Workers that live through all rounds.
-    workers: HashMap<&'static str, Worker>,
+    workers: HashMap<Contender, Worker>,
     /// Races that were run, by contender and seed: the same one is not run twice.
     races: HashMap<(Contender, usize), Curve>,
     /// Reasons for an absence that were told; many have the same.
@@ -45,11 +48,12 @@ pub struct Rounds {
 }
 
 impl Session {
-    /// A session that nobody has been asked in yet.
-    pub fn new(place: Place, quick: bool) -> Session {
+    /// A session that has measured nothing yet.
+    pub fn new(place: Place, quick: bool, rounds: Option<usize>) -> Session {
         Session {
             place,
             quick,
+            rounds,
             versions: BTreeMap::new(),
             settings: BTreeMap::new(),
             workers: HashMap::new(),
@@ -58,16 +62,38 @@ impl Session {
         }
     }
 
+    /// Who takes part in a measurement; ours comes first. Beside another commit the peers only take part where they were named.
+    fn contenders(&self, measurement: &Measurement) -> Vec<Contender> {
+        let other = self.place.against.is_some();
+        let peers = match other && self.place.peers.is_none() {
+            true => &[],
+            false => measurement.peers,
+        };
+        let mut all = vec![measurement.ours];
+        all.extend(other.then(|| against::other_than(&measurement.ours)));
+        all.extend(peers.iter().map(|(peer, _)| *peer));
+        all
+    }
+
+    /// How many rounds a measurement has here.
+    fn rounds_of(&self, measurement: &Measurement) -> usize {
+        let (full, quick) = measurement.rounds;
+        match self.rounds {
+            _ if measurement.repeats_itself() => 1,
+            Some(rounds) => rounds,
+            None if self.quick => quick,
+            None if self.place.against.is_some() => against::ROUNDS,
+            None => full,
+        }
+    }
+
     /// Measures all contenders in turn, round after round.
     pub fn measure(&mut self, measurement: &Measurement) -> Vec<(Contender, Rounds)> {
-        let peers = measurement.peers.iter().map(|(peer, _)| *peer);
-        let mut all: Vec<(Contender, Rounds)> = [measurement.ours]
-            .into_iter()
-            .chain(peers)
+        let contenders = self.contenders(measurement).into_iter();
+        let mut all: Vec<(Contender, Rounds)> = contenders
             .map(|contender| (contender, Rounds::default()))
             .collect();
-        let (full, quick) = measurement.rounds;
-        let rounds = if self.quick { quick } else { full };
+        let rounds = self.rounds_of(measurement);
         for round in 1..=rounds {
             let mut line = Vec::new();
             for turn in 0..all.len() {
@@ -83,7 +109,7 @@ impl Session {
                         line.push(format!("{} {}", contender.name, number(value)));
                     }
                     Err(error) => {
-                        self.workers.remove(contender.name);
+                        self.workers.remove(contender);
                         let reason = format!("{error:#}");
                         if self.said.insert(reason.clone()) {
                             println!("  {}: {reason}", contender.name);
@@ -140,36 +166,37 @@ impl Session {
 
     /// The worker of this contender, started when it is first asked.
     fn worker(&mut self, contender: &Contender) -> Result<&mut Worker> {
-        if !self.workers.contains_key(contender.name) {
+        if !self.workers.contains_key(contender) {
             let worker = self.start(contender, &[])?;
-            self.workers.insert(contender.name, worker);
+            self.workers.insert(*contender, worker);
         }
         self.workers
-            .get_mut(contender.name)
+            .get_mut(contender)
             .ok_or_else(|| anyhow!("{} has no worker", contender.name))
     }
 
     /// A new worker, ready to be asked.
     ///
     /// # Errors
-    /// When it cannot be started; the text says why, and the mend.
+    /// When it cannot be started; the text says why, and the fix.
     pub fn start(&mut self, contender: &Contender, more: &[String]) -> Result<Worker> {
         let mut worker = Worker::start(contender, &self.place, more)?;
         let ready = worker.ready()?;
-        self.versions.extend(ready.versions);
+        let mut name = contender.name.to_owned();
+        match contender.against {
+            true => name = format!("{name} {}", contender.arguments.join(" ")),
+            false => self.versions.extend(ready.versions),
+        }
         self.settings
-            .insert(contender.name.to_owned(), ready.settings);
+            .insert(name.trim_end().to_owned(), ready.settings);
         Ok(worker)
     }
 
-    /// Ends the workers that no later measurement asks.
+    /// Ends the workers that no later measurement needs.
     pub fn keep_for(&mut self, later: &[&Measurement]) {
-        self.workers.retain(|name, _| {
-            later.iter().any(|measurement| {
-                let mut all = measurement.peers.iter().map(|(peer, _)| peer);
-                measurement.way == Way::Ask
-                    && (measurement.ours.name == *name || all.any(|peer| peer.name == *name))
-            })
-        });
+        let asks = later.iter().filter(|later| later.way == Way::Ask);
+        let needed: HashSet<Contender> = asks.flat_map(|later| self.contenders(later)).collect();
+        self.workers
+            .retain(|contender, _| needed.contains(contender));
     }
 }

@@ -30,6 +30,34 @@ pub fn range(values: &[f64]) -> Option<[f64; 2]> {
     Some([least, values.iter().copied().reduce(f64::max)?])
 }
 
+/// The fewest values whose median has a 95 % interval.
+pub const FEWEST: usize = 6;
+
+/// The distribution-free 95 % interval of the median of what these values were drawn from: the k-th lowest and the k-th
+/// highest value, with the greatest k for which the median lies between them with a probability of at least 95 %. Of n independent
+/// values the number below the median is binomial, so that probability is 1 - 2 P(Bin(n, 1/2) < k) (David & Nagaraja, Order
+/// Statistics, 2003, section 7.1). None of fewer than [`FEWEST`].
+pub fn median_interval(values: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = rank_of_interval(sorted.len())?;
+    Some([sorted[rank - 1], sorted[sorted.len() - rank]])
+}
+
+/// The k of [`median_interval`].
+fn rank_of_interval(count: usize) -> Option<usize> {
+    let mut term = 0.5f64.powi(i32::try_from(count).ok()?); // P(Bin = 0)
+    let (mut below, mut rank) = (0.0, 0);
+    loop {
+        below += term;
+        if 2.0 * below > 0.05 {
+            return (rank > 0).then_some(rank);
+        }
+        term *= (count - rank) as f64 / (rank + 1) as f64;
+        rank += 1;
+    }
+}
+
 /// How many times better ours is than a peer's: a rate is better when it is higher, a time when it is lower.
 pub fn ratio(ours: f64, peer: f64, better: Better) -> f64 {
     match better {
@@ -63,6 +91,25 @@ mod tests {
         assert_eq!(percentile_95(&values), Some(19.0));
         values.pop();
         assert_eq!(percentile_95(&values), None);
+    }
+
+    #[test]
+    fn the_ranks_of_the_interval_are_those_of_the_binomial_distribution() {
+        // The sums of binomial coefficients: 2 * 1/64, 2 * (1 + 15 + 105 + 455)/32768, 2 * 21700/1048576 are at most 0.05.
+        for (count, rank) in [(6, 1), (8, 1), (9, 2), (15, 4), (20, 6), (100, 40)] {
+            assert_eq!(rank_of_interval(count), Some(rank), "{count}");
+        }
+        for count in 0..FEWEST {
+            assert_eq!(rank_of_interval(count), None, "{count}");
+        }
+    }
+
+    #[test]
+    fn the_interval_is_made_of_order_statistics() {
+        let values: Vec<f64> = (1..=15).rev().map(f64::from).collect();
+        assert_eq!(median_interval(&values), Some([4.0, 12.0]));
+        assert_eq!(median_interval(&values[..6]), Some([10.0, 15.0]));
+        assert_eq!(median_interval(&values[..5]), None);
     }
 
     #[test]
