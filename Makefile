@@ -1,12 +1,14 @@
 # Each target is one call of the workbench (crates/lab), which does whatever set-up is missing.
 #   make lab            JupyterLab on the notebooks       make lab PORT=8890   on that port
 #   make lesson         every notebook, without a browser
-#   make test           every test there is
+#   make test           the tests
+#   make test-long      what takes longer: slow tests, every notebook twice, every notebook in the browser
 #   make class          a JupyterHub for a class       make class HOST=0.0.0.0 PORT=8000
 #   make site           the saved notebooks as pages that need no network
 #   make slides         the same as slides, one page for each notebook
 #   make bench          the measurements              make bench PEERS=1 QUICK=1 ONLY="NAME …"
-#   make doctor         what is there, what is missing, and the mend
+#                       beside another commit         make bench AGAINST=COMMIT ROUNDS=15
+#   make doctor         what is there, what is missing, and the fix
 #   make clean          removes what was built here, never a notebook
 
 ifeq ($(filter clean,$(MAKECMDGOALS))$(shell command -v cargo),)
@@ -15,7 +17,7 @@ endif
 
 LAB = cargo run --package lab --
 
-.PHONY: lab class lesson site slides test bench setup doctor clean
+.PHONY: lab class lesson site slides test test-long bench setup doctor clean
 
 lab: setup
 	@$(LAB) jupyter $(if $(PORT),--port $(PORT))
@@ -35,8 +37,11 @@ slides: setup
 test: setup
 	@$(LAB) test
 
+test-long: setup
+	@$(LAB) test --long
+
 bench: setup
-	@$(LAB) bench $(if $(PEERS),--peers) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	@$(LAB) bench $(if $(PEERS),--peers) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 setup:
 	@$(LAB) setup

@@ -2,7 +2,7 @@
 //!
 //! The measuring itself is another program, `crates/bench`. Here it gets what it needs: MNIST, the Python
 //! that has Jupyter, the environment that kernels have, and the peers (Keras, PyTorch) in an environment of their own.
-//! That one lies in the cache, 5 GB large, so it is made only when it is asked for.
+//! That one lies in the cache, 5 GB large, so it is made only on request. Another commit is prepared in [`crate::against`].
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::against::Against;
 use crate::layout::Layout;
 use crate::{net, python, setup, spec, toolchain, tools};
 
@@ -41,42 +42,87 @@ pub struct BenchArgs {
     #[arg(long)]
     pub quick: bool,
     /// Measure only these
-    #[arg(long, value_name = "NAME", num_args = 1..)]
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Measure another commit in the same rounds, and say how many times better ours is (the peers take part with --peers only)
+    #[arg(long, value_name = "COMMIT")]
+    pub against: Option<String>,
+    /// How many rounds, instead of as many as each measurement says (15 with --against)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: Option<u16>,
 }
 
-/// Measures; the peers, too, if they are installed.
+/// Measures; the peers, too, if they are installed, and another commit, if one is named.
 pub fn bench(layout: &Layout, args: &BenchArgs) -> Result<()> {
+    let against = args.against.as_deref();
+    let against = against
+        .map(|name| Against::find(layout, name))
+        .transpose()?;
     let peers = peers_folder(layout)?;
     if args.peers {
         make_peers(layout, &peers)?;
     }
     net::loopback_up(layout)?;
-    let mut cargo = Command::new("cargo");
-    tools::without_cargo_variables(&mut cargo)
-        .args(["run", "--package", "bench", "--"])
-        .current_dir(&layout.root)
-        .env("LIBTORCH", layout.libtorch_link())
-        .envs(
-            spec::environment(layout)?
-                .into_iter()
-                .filter(|(name, _)| !NOT_FOR_CARGO.contains(&name.as_str())),
-        );
+    let environment = environment(layout)?;
+    let description = match against {
+        Some(against) => {
+            let kernels = kernels(layout, &environment, &args.only)?;
+            Some(against.prepare(layout, &environment, &NOT_FOR_CARGO, kernels)?)
+        }
+        None => None,
+    };
+    let mut cargo = program(layout, &environment);
     cargo.arg("--mnist").arg(layout.mnist());
     cargo.arg("--out").arg(layout.target().join("bench"));
     cargo.arg("--jupyter").arg(layout.python());
     if peers.join(STAMP).is_file() {
-        cargo.arg("--peers").arg(peers.join("bin/python"));
-    } else {
+        // Beside another commit they would take most of the time.
+        if description.is_none() || args.peers {
+            cargo.arg("--peers").arg(peers.join("bin/python"));
+        }
+    } else if description.is_none() {
         println!(
             "the peers are not installed, so ours are measured alone; `make bench PEERS=1` installs them (5 GB)"
         );
+    }
+    if let Some(description) = description {
+        cargo.arg("--against").arg(description);
+    }
+    if let Some(rounds) = args.rounds {
+        cargo.arg("--rounds").arg(rounds.to_string());
     }
     cargo.args(args.quick.then_some("--quick"));
     if !args.only.is_empty() {
         cargo.arg("--only").args(&args.only);
     }
     tools::run(&mut cargo)
+}
+
+/// What contenders of ours run in: as kernels do, without what is for cargo.
+fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
+    let mut environment = spec::environment(layout)?;
+    environment.retain(|(name, _)| !NOT_FOR_CARGO.contains(&name.as_str()));
+    Ok(environment)
+}
+
+/// The measuring program, built if need be.
+fn program(layout: &Layout, environment: &[(String, String)]) -> Command {
+    let mut cargo = Command::new("cargo");
+    tools::without_cargo_variables(&mut cargo)
+        .args(["run", "--package", "bench", "--"])
+        .current_dir(&layout.root)
+        .env("LIBTORCH", layout.libtorch_link())
+        .envs(environment.iter().cloned());
+    cargo
+}
+
+/// Whether any of these measurements needs a kernel; names none, all of them.
+fn kernels(layout: &Layout, environment: &[(String, String)], only: &[String]) -> Result<bool> {
+    let mut program = program(layout, environment);
+    let names = tools::output(program.arg("kernels").args(only));
+    Ok(!names
+        .context("the measurements cannot be listed")?
+        .is_empty())
 }
 
 /// The peers' environment; another one for other requirements.

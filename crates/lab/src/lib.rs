@@ -9,6 +9,7 @@
 //! below them stand [`fetch`] (downloads), [`tools`] (running other programs), [`tree`] (copies of
 //! directories) and [`layout`] (where everything is).
 
+pub mod against;
 pub mod analyzer;
 pub mod bench;
 pub mod cargo;

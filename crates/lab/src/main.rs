@@ -34,7 +34,7 @@ enum Verb {
         #[arg(long, value_name = "FOLDER")]
         mnist: Option<PathBuf>,
     },
-    /// Say what is there, what is missing, and the mend
+    /// Say what is there, what is missing, and the fix
     Doctor {
         /// Also hash the big files
         #[arg(long)]
@@ -66,8 +66,12 @@ enum Verb {
     },
     /// Measure, beside the peers where they are installed
     Bench(BenchArgs),
-    /// Run every test
-    Test,
+    /// Run the tests
+    Test {
+        /// Run what takes longer instead: slow tests, every notebook twice, every notebook in the browser
+        #[arg(long)]
+        long: bool,
+    },
     /// What Jupyter starts as the kernel `rust`
     #[command(hide = true)]
     Kernel { connection_file: PathBuf },
@@ -125,7 +129,8 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
         Verb::Site { out } => run::site(out)?,
         Verb::Slides { out } => run::slides(out)?,
         Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
-        Verb::Test => suite::test(&layout)?,
+        Verb::Test { long: false } => suite::test(&layout)?,
+        Verb::Test { long: true } => suite::long(&layout)?,
         Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,
         Verb::Janitor {
             kernel,

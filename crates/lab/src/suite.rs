@@ -1,4 +1,4 @@
-//! `lab test`: every test there is, in the order in which a failure costs least.
+//! `lab test`: every quick test, in the order in which a failure costs least; `lab test --long`: what takes longer.
 
 use std::process::Command;
 
@@ -29,17 +29,7 @@ pub fn test(layout: &Layout) -> Result<()> {
         ("tests", &["test", "--workspace"]),
     ];
     for (name, arguments) in steps {
-        println!("\n== {name}");
-        let mut cargo = Command::new("cargo");
-        tools::without_cargo_variables(&mut cargo)
-            .args(arguments)
-            .current_dir(&layout.root)
-            // Cargo puts a library path on the loader's path only if it lies below `target`.
-            .env("LIBTORCH", layout.libtorch_link());
-        if name == "documentation" {
-            cargo.env("RUSTDOCFLAGS", "-D warnings");
-        }
-        tools::run(&mut cargo).with_context(|| format!("the {name} are not right"))?;
+        step(layout, name, arguments)?;
     }
     println!("\n== notebooks");
     notebooks(layout)?;
@@ -47,6 +37,37 @@ pub fn test(layout: &Layout) -> Result<()> {
     tools::run(lab(layout).arg("browser")).context("the browser failed")?;
     println!("\nall tests passed");
     Ok(())
+}
+
+/// What [`test`] leaves out because of its time: the tests that are marked `#[ignore = "slow: make test-long"]`, every notebook
+/// twice, and every notebook in the browser to its end.
+pub fn long(layout: &Layout) -> Result<()> {
+    // Not the examples in the documentation: `ignore` means there that they are not to be run.
+    let slow = ["test", "--workspace", "--tests", "--", "--ignored"];
+    step(layout, "slow tests", &slow)?;
+    for time in ["first", "second"] {
+        println!("\n== notebooks, the {time} time");
+        notebooks(layout)?;
+    }
+    println!("\n== every notebook in the browser");
+    tools::run(lab(layout).args(["browser", "--every"])).context("the browser failed")?;
+    println!("\nall long tests passed");
+    Ok(())
+}
+
+/// One call of cargo.
+fn step(layout: &Layout, name: &str, arguments: &[&str]) -> Result<()> {
+    println!("\n== {name}");
+    let mut cargo = Command::new("cargo");
+    tools::without_cargo_variables(&mut cargo)
+        .args(arguments)
+        .current_dir(&layout.root)
+        // Cargo puts a library path on the loader's path only if it lies below `target`.
+        .env("LIBTORCH", layout.libtorch_link());
+    if name == "documentation" {
+        cargo.env("RUSTDOCFLAGS", "-D warnings");
+    }
+    tools::run(&mut cargo).with_context(|| format!("this step failed: {name}"))
 }
 
 /// The workbench as a process of its own: the runner becomes another program. It is the copy that set-up made, since
