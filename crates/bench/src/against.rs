@@ -16,7 +16,7 @@ use crate::text::number;
 
 /// The contender's name in tables and reports.
 pub const NAME: &str = "against";
-/// How many rounds there are when none are asked for.
+/// How many rounds there are by default.
 pub const ROUNDS: usize = 15;
 /// What the interval is; stands in the report and below the table.
 pub const INTERVAL: &str = "The ratio is the median over the rounds of the ratio within a round; above 1 ours is better. The 95 % interval of \

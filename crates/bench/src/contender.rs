@@ -1,4 +1,4 @@
-//! One contender as a process: started, asked, waited for, ended.
+//! One contender as a process: start, requests, replies, end.
 //!
 //! The protocol is one JSON object a line, requests on stdin and replies on stdout. A worker says
 //! `{"ready": {"name": …, "versions": {…}, "settings": "…"}}` first; then `{"run": "cnn_train", "batch": 128, …}` is
@@ -234,9 +234,9 @@ impl Worker {
     pub fn send(&mut self, request: &Value) -> Result<()> {
         let sent = match &mut self.requests {
             Some(requests) => writeln!(requests, "{request}").and_then(|()| requests.flush()),
-            None => return Err(self.ended("it was to be asked")),
+            None => return Err(self.ended("it was to get a request")),
         };
-        sent.map_err(|_| self.ended(&format!("it was asked {request}")))
+        sent.map_err(|_| self.ended(&format!("it got {request}")))
     }
 
     /// The answer to a request that was sent: None if there is none within this time and the limit is not reached.
@@ -342,7 +342,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Asks the worker to end, so that it can end what it has started itself; else ends it.
+    /// Requests the worker's end, so that it can end what it has started itself; else kills it.
     fn drop(&mut self) {
         let _ = self.send(&json!({"run": "exit"}));
         self.requests = None;

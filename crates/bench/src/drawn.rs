@@ -45,7 +45,7 @@ struct Drawn {
 }
 
 impl Artist {
-    /// The share that the classifier reads as asked, in percent.
+    /// The share that the classifier assigns to the requested class, in percent.
     pub fn class_accuracy(&self, mnist: &Mnist, way: Way) -> Result<Value> {
         let (images, classes) = self.draw(mnist, way)?;
         let share = diffusion::scores::class_accuracy(&classifier()?, &images, &classes)?;

@@ -106,7 +106,7 @@ pub enum Better {
 /// How a value comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Workers that live through all rounds are asked in turn.
+    /// Workers that live through all rounds get a request in turn.
     Ask,
     /// Each round asks a worker that has done nothing before.
     AskAnew,
@@ -136,7 +136,7 @@ pub struct Measurement {
     pub limit: Option<f64>,
     /// How many rounds, and how many with `--quick`.
     pub rounds: (usize, usize),
-    /// What a worker is asked; the argument says whether it is to be quick. Threads are added to it.
+    /// The request to a worker; the argument says whether it is to be quick. Threads are added to it.
     pub request: fn(bool) -> Value,
 }
 
@@ -297,7 +297,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement {
         name: "class_accuracy",
-        what: "1,000 digits by DDIM in 50 steps at guidance 1, read as asked by the classifier",
+        what: "1,000 digits by DDIM in 50 steps at guidance 1, assigned to the requested class by the classifier",
         unit: "%",
         limit: Some(99.0),
         request: |quick| draw("class_accuracy", quick, 1_000, 50, 1.0),
@@ -315,7 +315,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement {
         name: "class_accuracy_at_best_frechet",
-        what: "the same 5,000 digits, read as asked by the classifier",
+        what: "the same 5,000 digits, assigned to the requested class by the classifier",
         unit: "%",
         limit: Some(97.0),
         request: |quick| draw("class_accuracy", quick, 5_000, 50, BEST),

@@ -37,7 +37,7 @@ pub struct Arguments {
     threads: usize,
 }
 
-/// What a worker is asked. Each kind of request reads the fields that it needs.
+/// A request to a worker. Each kind of request reads the fields that it needs.
 #[derive(Debug, Deserialize)]
 struct Request {
     run: String,

@@ -164,7 +164,7 @@ impl Session {
         request
     }
 
-    /// The worker of this contender, started when it is first asked.
+    /// The worker of this contender, started when it is first needed.
     fn worker(&mut self, contender: &Contender) -> Result<&mut Worker> {
         if !self.workers.contains_key(contender) {
             let worker = self.start(contender, &[])?;
@@ -175,7 +175,7 @@ impl Session {
             .ok_or_else(|| anyhow!("{} has no worker", contender.name))
     }
 
-    /// A new worker, ready to be asked.
+    /// A new worker, ready for requests.
     ///
     /// # Errors
     /// When it cannot be started; the text says why, and the fix.

@@ -63,7 +63,7 @@ def failure(result: Result, limit: float):
     return None
 
 
-def judge(cell, result: Result, limit: float):
+def failure_with_tags(cell, result: Result, limit: float):
     """The failure of a cell with its tags taken into account, or None."""
     tags, found = cell.metadata.get("tags", []), failure(result, limit)
     if "raises-exception" in tags and result.ended not in (TIMEOUT, DEAD):
@@ -95,7 +95,7 @@ def run_cells(notebook, kernel: Kernel, limit: float, progress) -> tuple[list, l
                 output.execution_count = number
             if output.get("name") == "stderr":
                 output.text = plain(output.text) + "\n"
-        found = judge(cell, result, limit)
+        found = failure_with_tags(cell, result, limit)
         lost = result.ended != "idle" or any(DIED in o.get("evalue", "") for o in cell.outputs)
         if found:
             kind, text = found

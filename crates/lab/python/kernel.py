@@ -17,7 +17,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
 from nbformat.v4 import output_from_msg
 
-# A kernel warms itself at its start, and compiles the support crate first if that was edited.
+# A kernel warms itself at its start, and compiles the lesson's crates first if they were edited.
 START_LIMIT = 900
 # evcxr forwards what a cell printed on a thread of its own, so lines may arrive after "idle".
 QUIET = 0.1
@@ -25,7 +25,7 @@ IDLE, DEAD, TIMEOUT = "idle", "dead", "timeout"
 
 
 class CannotRun(Exception):
-    """There is no kernel to run anything in; the text says why, and the mend."""
+    """There is no kernel to run anything in; the text says why, and the fix."""
 
 
 class DidNotStart(Exception):

@@ -118,6 +118,7 @@ fn program(layout: &Layout, environment: &[(String, String)]) -> Command {
 
 /// Whether any of these measurements needs a kernel; names none, all of them.
 fn kernels(layout: &Layout, environment: &[(String, String)], only: &[String]) -> Result<bool> {
+    println!("compiling `bench` where it changed …");
     let mut program = program(layout, environment);
     let names = tools::output(program.arg("kernels").args(only));
     Ok(!names

@@ -1,13 +1,13 @@
 //! A kernel's `cargo`: this program under that name.
 //!
 //! Until its first picture a kernel calls cargo about twenty times. Cargo reads the manifests of 200 packages each time and looks
-//! whether they are fresh, and always finds the same. So it is asked once ([`crate::memory`]):
+//! whether they are fresh, and always finds the same. So the real cargo is called once for each request ([`crate::memory`]):
 //!
 //! - the analyzer's and evcxr's questions (metadata, configuration, paths) get the answer that they got before, the analyzer's
 //!   without the packages that no notebook sees ([`packages::thinned`]);
 //! - a cell is compiled by the compiler alone, called as cargo called it before ([`recompile`]).
 //!
-//! What was not asked before under the same circumstances, and everything else, goes to the real cargo.
+//! A request that is new under these circumstances, and every other one, goes to the real cargo.
 //!
 //! The memory rests on three things that only cargo watches otherwise, and that are part of its key: the sources of the
 //! local crates ([`crate::local`]), the tools, and the manifests. Crates from a registry never change.

@@ -2,7 +2,7 @@
 //!
 //! To link a cell, a linker reads the 80 libraries below the support crate and copies what the cell needs: 140 ms, half of what the
 //! compiler takes. So they are linked once, all of them and whole, into one shared library of 12 MB in the kernel's memory (200 ms); a
-//! cell is linked with that in 37 ms. Cells that are linked so also have one copy of the support crate's state between them, not one each.
+//! cell is linked with that in 37 ms. Cells that are linked so also have one copy of the local crates' state between them, not one each.
 //!
 //! Where that fails, such as with a symbol that is not in that library, the cell is linked as it always was. A dynamic library made
 //! by rustc itself would not do: it hides the C functions below `tch`, which cells call through `tch`'s generic functions.

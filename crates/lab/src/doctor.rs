@@ -1,4 +1,4 @@
-//! `lab doctor`: what is there, what is missing, and the mend.
+//! `lab doctor`: what is there, what is missing, and the fix.
 
 use anyhow::Result;
 
@@ -11,9 +11,9 @@ pub fn doctor(layout: &Layout, deep: bool) -> Result<bool> {
     for part in PARTS {
         let (state, text) = match (part.check)(layout, deep) {
             Ok(Finding::Found(text)) => ("found", text),
-            Ok(Finding::Missing(text)) => ("MISSING", format!("{text}. Mend: `make lab`")),
-            Ok(Finding::Wrong(text)) => ("WRONG", format!("{text}. Mend: `make lab`")),
-            // These errors carry their own mend.
+            Ok(Finding::Missing(text)) => ("MISSING", format!("{text}. Fix: `make lab`")),
+            Ok(Finding::Wrong(text)) => ("WRONG", format!("{text}. Fix: `make lab`")),
+            // These errors name their own fix.
             Err(error) => ("WRONG", format!("{error:#}")),
         };
         well &= state == "found";

@@ -108,7 +108,7 @@ pub fn text(agent: &ureq::Agent, url: &str, accept: &str) -> Result<String> {
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// Why a transfer stopped: what trying again can mend, and what it cannot.
+/// Why a transfer stopped: whether another try can help.
 enum Broken {
     Remote(anyhow::Error),
     Local(anyhow::Error),
@@ -182,7 +182,7 @@ fn length(part: &Path) -> u64 {
     fs::metadata(part).map_or(0, |data| data.len())
 }
 
-/// Puts the mend beside an error of the file system.
+/// Adds the fix to an error of the file system.
 pub fn full_disk(error: std::io::Error, path: &Path) -> anyhow::Error {
     let folder = path.parent().unwrap_or(path).display().to_string();
     match error.kind() {
@@ -191,7 +191,7 @@ pub fn full_disk(error: std::io::Error, path: &Path) -> anyhow::Error {
             path.display()
         ),
         ErrorKind::PermissionDenied => anyhow!(
-            "{folder} may not be written ({error}): mend its permissions, or set DIFFUSION_CACHE to another folder"
+            "{folder} may not be written ({error}): change its permissions, or set DIFFUSION_CACHE to another folder"
         ),
         _ => anyhow!("cannot write {}: {error}", path.display()),
     }

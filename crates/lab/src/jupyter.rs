@@ -47,7 +47,7 @@ pub fn settings() -> [&'static str; 4] {
     [
         // A new notebook is a Rust notebook.
         "--MultiKernelManager.default_kernel_name=rust",
-        // A kernel that must first compile an edited support crate is slow to come, not dead.
+        // A kernel that must first compile edited crates of the lesson starts slowly, but it is not dead.
         "--MappingKernelManager.kernel_info_timeout=300",
         // So that a panel which followed a training can be kept in the notebook when the training has ended.
         "--LabApp.expose_app_in_browser=True",

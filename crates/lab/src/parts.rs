@@ -38,7 +38,7 @@ pub struct Part {
 
 /// All of them.
 pub const PARTS: &[Part] = &[
-    // The error of this check is the mend: the machine's own tools are not ours to install.
+    // The error of this check names the fix: the machine's own tools are not ours to install.
     Part {
         name: "tools",
         check: |_, _| toolchain::check().map(Finding::Found),

@@ -56,7 +56,7 @@ fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
 pub fn turn(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| {
         format!(
-            "cannot make {}: mend its permissions (DIFFUSION_CACHE names another cache)",
+            "cannot make {}: change its permissions (DIFFUSION_CACHE names another cache)",
             folder.display()
         )
     })?;

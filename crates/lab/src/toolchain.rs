@@ -20,15 +20,15 @@ pub fn check() -> Result<String> {
 
 /// `rustc 1.95.0`.
 pub fn rust() -> Result<String> {
-    let mend = "install or update Rust with rustup (`rustup update stable`), or use the conda environment of environment.yml";
+    let fix = "install or update Rust with rustup (`rustup update stable`), or use the conda environment of environment.yml";
     let text = tools::output(Command::new("rustc").arg("-V"))
-        .with_context(|| format!("no working Rust compiler `rustc` on PATH: {mend}"))?;
+        .with_context(|| format!("no working Rust compiler `rustc` on PATH: {fix}"))?;
     let found = version(&text).with_context(|| {
-        format!("`rustc -V` answered {text:?}, expected something like `rustc 1.95.0`: {mend}")
+        format!("`rustc -V` answered {text:?}, expected something like `rustc 1.95.0`: {fix}")
     })?;
     if found < RUST {
         bail!(
-            "Rust is too old: found {}.{}, needed {}.{} or later: {mend}",
+            "Rust is too old: found {}.{}, needed {}.{} or later: {fix}",
             found.0,
             found.1,
             RUST.0,
@@ -36,7 +36,7 @@ pub fn rust() -> Result<String> {
         );
     }
     tools::output(Command::new("cargo").arg("-V"))
-        .with_context(|| format!("no working `cargo` on PATH: {mend}"))?;
+        .with_context(|| format!("no working `cargo` on PATH: {fix}"))?;
     Ok(text.split(" (").next().unwrap_or(&text).to_owned())
 }
 
@@ -56,7 +56,7 @@ pub fn host() -> Result<String> {
 /// A Python that is new enough to make the environment with, and its version.
 /// `PYTHON` names one; else the usual names are tried.
 pub fn python() -> Result<(PathBuf, String)> {
-    let mend = "install Python 3.10 or later (or set PYTHON to one), or use the conda environment of environment.yml";
+    let fix = "install Python 3.10 or later (or set PYTHON to one), or use the conda environment of environment.yml";
     if let Some(named) = env::var_os("PYTHON").filter(|name| !name.is_empty()) {
         let named = PathBuf::from(named);
         let version = python_version(&named)?;
@@ -80,7 +80,7 @@ pub fn python() -> Result<(PathBuf, String)> {
             Err(_) => {}
         }
     }
-    Err(too_old.unwrap_or_else(|| anyhow!("no Python on PATH: {mend}")))
+    Err(too_old.unwrap_or_else(|| anyhow!("no Python on PATH: {fix}")))
 }
 
 fn python_version(python: &PathBuf) -> Result<String> {

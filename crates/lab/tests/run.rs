@@ -89,7 +89,7 @@ fn a_kernel_asks_the_real_cargo_nothing() {
     let executed = fs::read_to_string(&original).unwrap();
     assert!(
         executed.contains("still lent: true"),
-        "the real cargo was asked (if the support crate was edited, run `make setup` first): {executed}"
+        "the real cargo was asked (if the lesson's crates were edited, run `make setup` first): {executed}"
     );
 }
 

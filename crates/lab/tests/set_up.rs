@@ -1,4 +1,4 @@
-//! Machines that lack something: one clear error, with the mend.
+//! Machines that lack something: one clear error, with the fix.
 
 #![allow(clippy::unwrap_used)]
 
@@ -160,7 +160,7 @@ fn a_port_in_use() {
 }
 
 #[test]
-fn the_doctor_names_every_part_and_the_mend() {
+fn the_doctor_names_every_part_and_the_fix() {
     let scratch = Scratch::new("doctor");
     let layout = scratch.layout();
     let output = lab(&layout).arg("doctor").output().unwrap();
@@ -183,7 +183,7 @@ fn the_doctor_names_every_part_and_the_mend() {
         );
     }
     assert!(
-        text.contains("MISSING") && text.contains("Mend: `make lab`"),
+        text.contains("MISSING") && text.contains("Fix: `make lab`"),
         "{text}"
     );
 }
