@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use diffusion::prelude::*;
-use diffusion::scores::{evenly_chosen, frechet_floor};
+use diffusion::scores::evenly_chosen;
 use serde_json::{Value, json};
 
 use crate::race::NOISE;
@@ -45,7 +45,7 @@ struct Drawn {
 }
 
 impl Artist {
-    /// The share that the classifier assigns to the requested class, in percent.
+    /// The share that the classifier assigns to the class of their label, in percent.
     pub fn class_accuracy(&self, mnist: &Mnist, way: Way) -> Result<Value> {
         let (images, classes) = self.draw(mnist, way)?;
         let share = diffusion::scores::class_accuracy(&classifier()?, &images, &classes)?;
@@ -82,7 +82,12 @@ impl Artist {
         let unet = Unet::load(weights("unet.safetensors"))?;
         let classes = mnist.train.labels(way.images)?;
         let sampler = Sampler::ddim(way.steps).guided(way.guidance).seeded(SEED);
-        let drawn = sample(&unet, &Schedule::cosine(1000)?, &sampler, &asked(&classes))?;
+        let drawn = sample(
+            &unet,
+            &Schedule::cosine(1000)?,
+            &sampler,
+            &with_labels(&classes),
+        )?;
         self.last.replace(Some(Drawn {
             way,
             images: drawn.images.shallow_clone(),
@@ -105,7 +110,7 @@ pub fn seconds(images: usize, steps: usize) -> Result<Value> {
         &unet,
         &schedule,
         &Sampler::ddim(steps),
-        &asked(&vec![7; images]),
+        &with_labels(&vec![7; images]),
     )?;
     Ok(json!({ "value": started.elapsed().as_secs_f64() }))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Objective, Observer, Plan, fit_with};
+use diffusion::train::{Denoising, Objective, Observer, Plan};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

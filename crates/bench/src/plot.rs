@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use diffusion::figure::{Figure, Series, curve};
+use diffusion::prelude::{Output, Series, curve};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -153,7 +153,7 @@ fn middle(curves: &[Curve]) -> Vec<&Curve> {
 }
 
 /// The scores over the seconds since the process was started, a line for each contender, and the goal.
-pub fn race(curves: &[Curve]) -> Figure {
+pub fn race(curves: &[Curve]) -> Output {
     let curves = middle(curves);
     let longest = curves
         .iter()

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Observer, Plan, fit_with};
+use diffusion::train::{Denoising, Observer, Plan};
 use serde_json::json;
 
 use crate::race::{EPOCHS, GOAL, NOISE};
@@ -27,8 +27,8 @@ pub struct Arguments {
     #[arg(long)]
     seed: u64,
     /// How the first weights are chosen
-    #[arg(long, value_name = "keras|calibrated", value_parser = start)]
-    start: Start,
+    #[arg(long, value_name = "keras|calibrated", value_parser = initialisation)]
+    start: Initialisation,
     /// The folder with the four raw MNIST files
     #[arg(long, value_name = "FOLDER")]
     mnist: PathBuf,
@@ -41,8 +41,8 @@ pub struct Arguments {
     threads: usize,
 }
 
-/// A start by the name that it has in checkpoints.
-fn start(name: &str) -> Result<Start, String> {
+/// An initialisation by the name that it has in checkpoints.
+fn initialisation(name: &str) -> Result<Initialisation, String> {
     serde_json::from_value(json!(name)).map_err(|_| "expected keras or calibrated".to_owned())
 }
 
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let noisy = add_noise(&clean, NOISE)?;
     let mut cnn = Cnn::new(CnnConfig {
         seed: arguments.seed,
-        start: arguments.start,
+        initialisation: arguments.start,
     });
     let config = FitConfig {
         epochs: EPOCHS,

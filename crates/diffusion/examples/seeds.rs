@@ -4,7 +4,7 @@
 //! cargo run -p diffusion --example seeds -- [LAST_SEED]
 //! ```
 //!
-//! Each network learns from 5,120 images once. A unit is alive when it answers more than 0 to at least one of
+//! Each network is trained on 5,120 images once. A unit is alive when its output is more than 0 for at least one of
 //! 1,000 noisy test images. `CnnConfig`'s default is the seed that keeps most alive with Keras's start.
 
 use diffusion::prelude::*;
@@ -20,16 +20,24 @@ fn main() -> Result<()> {
     println!("        ---- Keras's start ----   -- calibrated start ---");
     println!("seed    units alive   mean loss   units alive   mean loss");
     for seed in 1..=last {
-        let (keras, keras_loss) = learn(seed, Start::Keras, &few, &noisy)?;
-        let (calibrated, loss) = learn(seed, Start::Calibrated, &few, &noisy)?;
+        let (keras, keras_loss) = learn(seed, Initialisation::Keras, &few, &noisy)?;
+        let (calibrated, loss) = learn(seed, Initialisation::Calibrated, &few, &noisy)?;
         println!("{seed:>4}    {keras:>11}   {keras_loss:>9.3}   {calibrated:>11}   {loss:>9.3}");
     }
     Ok(())
 }
 
 /// How many units are alive after a network has seen these images once, and the loss it had on the way.
-fn learn(seed: u64, start: Start, few: &Split, noisy: &Tensor) -> Result<(i64, f64)> {
-    let mut cnn = Cnn::new(CnnConfig { seed, start });
+fn learn(
+    seed: u64,
+    initialisation: Initialisation,
+    few: &Split,
+    noisy: &Tensor,
+) -> Result<(i64, f64)> {
+    let mut cnn = Cnn::new(CnnConfig {
+        seed,
+        initialisation,
+    });
     let config = FitConfig {
         validation: 0,
         quiet: true,

@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let mut classifier = Classifier::new(ClassifierConfig::default());
     let config = FitConfig {
         epochs,
-        decay: Decay::Cosine,
+        learning_rate_schedule: LearningRateSchedule::Cosine,
         keep: Keep::Best,
         precision: Precision::Float32,
         ..Default::default()
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let labels = mnist.test.labels(n)?;
     let accuracy = class_accuracy(&classifier, &mnist.test.images(n)?, &labels)?;
     println!(
-        "{:.2} % of the test images are read right. Saved to {file}.",
+        "{:.2} % of the test images are classified correctly. Saved to {file}.",
         100.0 * accuracy
     );
     Ok(())

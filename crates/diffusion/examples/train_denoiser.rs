@@ -26,8 +26,8 @@ fn main() -> Result<()> {
         Some("unet") => {
             let config = FitConfig {
                 epochs: epochs(8)?,
-                decay: Decay::Cosine,
-                average: Some(0.999),
+                learning_rate_schedule: LearningRateSchedule::Cosine,
+                moving_average: Some(0.999),
                 ..Default::default()
             };
             let file = file("notebooks/weights/unet_denoiser.safetensors");

@@ -27,8 +27,8 @@ fn main() -> Result<()> {
     let config = FitConfig {
         epochs,
         batch_size: 64,
-        decay: Decay::Cosine,
-        average: Some(0.9995),
+        learning_rate_schedule: LearningRateSchedule::Cosine,
+        moving_average: Some(0.9995),
         seed,
         checkpoint: Some(checkpoint.clone()),
         ..Default::default()
@@ -51,18 +51,12 @@ fn main() -> Result<()> {
         Unet::load(&file)?,
         Classifier::load("notebooks/weights/classifier.safetensors")?,
     );
-    let classes: Vec<i64> = (0..2_000).map(|image| image % 10).collect();
-    let asked: Vec<Option<i64>> = classes.iter().copied().map(Some).collect();
+    let classes = balanced_classes(2_000);
+    let reference = Reference::new(&classifier, &mnist.train, &mnist.test, classes.len())?;
     for guidance in [0.0, 0.25, 0.5, 1.0] {
         let sampler = Sampler::ddim(50).guided(guidance);
-        let samples = sample(&unet, &schedule, &sampler, &asked)?;
-        let scores = judge(
-            &classifier,
-            &samples.images,
-            &classes,
-            &mnist.train,
-            &mnist.test,
-        )?;
+        let samples = sample(&unet, &schedule, &sampler, &with_labels(&classes))?;
+        let scores = reference.evaluate(&samples.images, &classes)?;
         let name = format!("guidance {guidance}");
         println!("{}", GenerationScores::table(&[(&name, scores)]));
     }

@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let argument = |at: usize, usual: &str| arguments.get(at).map_or(usual, |text| text).to_owned();
     let seconds: f64 = argument(0, "180").parse()?;
     let mnist = Mnist::load()?;
-    println!("width  seed  parameters  images/s  images seen  loss    read as asked  over floor");
+    println!("width  seed  parameters  images/s  images seen  loss         accuracy  over floor");
     for width in argument(1, "32,48,64,96").split(',') {
         for seed in argument(2, "1").split(',') {
             shape(&mnist, seconds, width.parse()?, seed.parse()?)?;
@@ -38,8 +38,8 @@ fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
     let config = |epochs| FitConfig {
         epochs,
         batch_size: BATCH,
-        decay: Decay::Cosine,
-        average: Some(0.999),
+        learning_rate_schedule: LearningRateSchedule::Cosine,
+        moving_average: Some(0.999),
         validation: 2_000,
         seed,
         quiet: true,
@@ -59,19 +59,19 @@ fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
     )?;
     let images = (pace.images_per_second * seconds) as usize;
     let epochs = images / 50_000 + 1;
-    // All are judged on the same images, whatever they learn from.
-    let (rest, judged) = mnist.train.hold_out(config_of_one.validation)?;
-    let part = rest.first(images / epochs)?.join(&judged);
+    // All are validated on the same images.
+    let (rest, held_out) = mnist.train.hold_out(config_of_one.validation)?;
+    let part = rest.first(images / epochs)?.join(&held_out);
 
     let history = fit_with(&mut unet, &part, &objective, &config(epochs), &mut ())?;
     let loss = history.epochs.last().and_then(|epoch| epoch.validation);
     let classifier = Classifier::load("notebooks/weights/classifier.safetensors")?;
     let (drawn, steps) = DRAWN;
     let classes = mnist.train.labels(drawn)?;
-    let asked: Vec<Option<i64>> = classes.iter().copied().map(Some).collect();
-    let samples = sample(&unet, &schedule, &Sampler::ddim(steps), &asked)?;
-    let images = &samples.images;
-    let scores = judge(&classifier, images, &classes, &mnist.train, &mnist.test)?;
+    let sampler = Sampler::ddim(steps);
+    let samples = sample(&unet, &schedule, &sampler, &with_labels(&classes))?;
+    let reference = Reference::new(&classifier, &mnist.train, &mnist.test, drawn)?;
+    let scores = reference.evaluate(&samples.images, &classes)?;
     let seen = history.batch_losses.len() * BATCH;
     println!(
         "{width:5}  {seed:4}  {:10}  {:8.0}  {seen:11}  {:.4}  {:11.1} %  {:10.2}",

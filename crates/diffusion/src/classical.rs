@@ -1,4 +1,4 @@
-//! Two filters that know nothing of digits: the honest baselines of a denoiser.
+//! Two classical filters: baselines for a denoiser.
 
 use anyhow::{Result, ensure};
 use tch::Tensor;

@@ -1,21 +1,21 @@
-//! A small classifier that reads digits: what the scores of generated images are measured with.
+//! A small classifier of digits: it measures generated images.
 
 use anyhow::Result;
 use ndarray::Array2;
+use ops::Activation;
+use ops::pool::map_batches;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::conv::Activation;
-use crate::crew::map_batches;
-use crate::data::SIDE;
-use crate::layers::{assert_images, check_images, convolutional, convolve, dense, linear};
+use crate::data::{SIDE, check_images};
+use crate::layers::{assert_images, convolutional, convolve, dense, linear};
 use crate::model::{Forward, Layer, Model, parsed};
 use crate::rng::Rng;
 
-/// How many numbers the last layer but one gives for an image.
+/// How many features the last layer but one gives for an image.
 pub const FEATURES: i64 = 128;
-/// How many images pass through at once when nothing is learnt.
-const BATCH: i64 = 250;
+/// How many images pass through at once.
+const BATCH: usize = 250;
 
 /// Settings of a [`Classifier`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// A network that has learnt nothing yet.
+    /// An untrained network.
     pub fn new(config: ClassifierConfig) -> Classifier {
         let rng = &mut Rng::new(config.seed);
         let (half, quarter) = (SIDE / 2, SIDE / 4);
@@ -63,7 +63,7 @@ impl Classifier {
         Classifier { config, layers }
     }
 
-    /// What it reads in each image: `(N,)`, `int64` in `0..=9`.
+    /// The most likely class of each image: `(N,)`, `int64` in `0..=9`.
     ///
     /// # Errors
     /// Images of another shape than `(N, 1, 28, 28)`, or of whole numbers.
@@ -72,7 +72,7 @@ impl Classifier {
         Ok(logits.argmax(1, false))
     }
 
-    /// How sure it is of each class, `(N, 10)`: shares that add up to 1 for each image.
+    /// The probability of each class, `(N, 10)`: the numbers of an image add up to 1.
     ///
     /// # Errors
     /// As [`classify`](Classifier::classify).
@@ -82,23 +82,33 @@ impl Classifier {
             .softmax(1, Kind::Float))
     }
 
-    /// What the last layer but one makes of each image, `(N, 128)`: images that mean the same lie near each other
+    /// The output of the last layer but one, `(N, 128)`: images of the same digit lie near each other
     /// there, whatever their pixels.
     ///
     /// # Errors
     /// As [`classify`](Classifier::classify).
     pub fn features(&self, images: &Tensor) -> Result<Array2<f64>> {
+        to_array(&self.of_batches(images, Classifier::encoded)?)
+    }
+
+    /// [`features`](Classifier::features) and [`classify`](Classifier::classify) in one pass.
+    ///
+    /// # Errors
+    /// As [`classify`](Classifier::classify).
+    pub fn features_and_classes(&self, images: &Tensor) -> Result<(Array2<f64>, Tensor)> {
         let features = self.of_batches(images, Classifier::encoded)?;
-        let values = Vec::<f64>::try_from(features.to_kind(Kind::Double).contiguous().view(-1))?;
-        let rows = images.size()[0] as usize;
-        Ok(Array2::from_shape_vec((rows, FEATURES as usize), values)?)
+        let logits = tch::no_grad(|| linear(&features, &self.layers[9]));
+        Ok((to_array(&features)?, logits.argmax(1, false)))
     }
 
     fn of_batches(&self, images: &Tensor, f: fn(&Classifier, &Tensor) -> Tensor) -> Result<Tensor> {
-        check_images(images)?;
-        map_batches(images, BATCH, &|| {
-            let classifier = self.replica(Kind::Float);
-            Box::new(move |batch| f(&classifier, &batch.to_kind(Kind::Float)))
+        let count = check_images(images)?;
+        map_batches(count, BATCH, &|| {
+            let (classifier, images) = (self.replica(Kind::Float), images.shallow_clone());
+            Box::new(move |range| {
+                let batch = images.narrow(0, range.start, range.end - range.start);
+                Ok(f(&classifier, &batch.to_kind(Kind::Float)))
+            })
         })
     }
 
@@ -119,6 +129,12 @@ impl Classifier {
     pub fn config(&self) -> &ClassifierConfig {
         &self.config
     }
+}
+
+fn to_array(features: &Tensor) -> Result<Array2<f64>> {
+    let values = Vec::<f64>::try_from(features.to_kind(Kind::Double).contiguous().view(-1))?;
+    let rows = features.size()[0] as usize;
+    Ok(Array2::from_shape_vec((rows, FEATURES as usize), values)?)
 }
 
 /// The largest of each four neighbours: half as high and wide.

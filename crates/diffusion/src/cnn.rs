@@ -8,19 +8,19 @@
 //! width and has its channels swapped. We store that ordinary kernel: the same function, much faster.
 
 use anyhow::Result;
+use ops::Activation;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::conv::Activation;
-use crate::data::SIDE;
-use crate::layers::{assert_images, check_images, convolutional, convolve, dense, linear};
+use crate::data::{SIDE, check_images};
+use crate::layers::{assert_images, convolutional, convolve, dense, linear};
 use crate::model::{Forward, Layer, Model, parsed};
 use crate::rng::Rng;
 
 /// Mean pixel of MNIST's training images.
 const MEAN_PIXEL: f64 = 0.1307;
-/// How much wider [`Start::Calibrated`] spreads the kernel of `dense` than Keras does.
-const DENSE_SPREAD: f64 = 16.0;
+/// How much wider than Keras's the kernel of `dense` is in [`Initialisation::Calibrated`].
+const DENSE_SCALE: f64 = 16.0;
 
 /// Settings of a [`Cnn`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,19 +28,20 @@ const DENSE_SPREAD: f64 = 16.0;
 pub struct CnnConfig {
     /// The seed of the first weights (default 26).
     ///
-    /// With Keras's start it matters more than one would think: see [`Start::Keras`]. Seed 26 keeps more
+    /// With Keras's initialisation the seed matters much: see [`Initialisation::Keras`]. Seed 26 keeps more
     /// units of the layer `dense` alive than any other of the seeds 1 to 48:
     /// `cargo run -p diffusion --example seeds`.
     pub seed: u64,
-    /// How the first weights are chosen (default [`Start::Keras`]).
-    pub start: Start,
+    /// How the first weights are chosen (default [`Initialisation::Keras`]).
+    #[serde(alias = "start")]
+    pub initialisation: Initialisation,
 }
 
 impl Default for CnnConfig {
     fn default() -> CnnConfig {
         CnnConfig {
             seed: 26,
-            start: Start::default(),
+            initialisation: Initialisation::default(),
         }
     }
 }
@@ -48,50 +49,31 @@ impl Default for CnnConfig {
 /// How a [`Cnn`]'s first weights are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum Initialisation {
     /// As Keras does: kernels Glorot-uniform (Glorot & Bengio 2010, eq. 16: evenly spread over
     /// ±√(6 / (fan_in + fan_out))), biases zero.
     ///
-    /// In the first dozen steps the whole network learns to darken its output, and that push leaves
-    /// some of the 64 units of the layer `dense` dead: a ReLU whose input is negative for every image
-    /// has no gradient to come back by. How many, a few or nearly all, is the seed's luck, and with few
-    /// alive the loss stays near 0.26 for hundreds of steps.
+    /// In the first dozen steps the whole network learns to darken its output. This leaves some of the 64 units of the
+    /// layer `dense` dead: a ReLU whose input is negative for every image has no gradient. The seed decides how many
+    /// units die, a few or nearly all. With few alive the loss stays near 0.26 for hundreds of steps.
     #[default]
     Keras,
-    /// Keras's, but the untrained network answers MNIST's mean brightness, and a step of Adam is
+    /// Keras's, but the untrained network's output has MNIST's mean brightness, and a step of Adam is
     /// small for `dense`. Two weights differ:
     ///
-    /// - The bias of the last layer is `ln(p / (1 - p))` with `p = 0.1307`, the mean pixel, so that
-    ///   nothing is left to push everything to darkness (the prior of Lin et al. 2017, "Focal Loss for
-    ///   Dense Object Detection", section 4.1).
+    /// - The bias of the last layer is `ln(p / (1 - p))` with `p = 0.1307`, the mean pixel, so that the first steps
+    ///   need not darken the output (the prior of Lin et al. 2017, "Focal Loss for Dense Object Detection",
+    ///   section 4.1).
     /// - The kernel of `dense` is 16 times as wide. Adam moves each weight by about its learning rate,
-    ///   however small the gradient. A push that is the same for all images moves all 25,088 weights
+    ///   however small the gradient. A gradient that has the same sign for all images moves all 25,088 weights
     ///   of a unit the same way: with 0.001 the unit's input moves by 25 times its typical input
     ///   pixel, and with Keras's kernel it starts at about 1.4 times (√25,088 · 0.0089). One
-    ///   step can kill it. 16 times as wide it starts at 22. (Yang et al. 2022, "Tensor Programs V:
+    ///   step can kill the unit. 16 times as wide it starts at 22. (Yang et al. 2022, "Tensor Programs V:
     ///   Tuning Large Neural Networks", shrink Adam's step with the fan-in instead.)
     ///
-    /// Measured with noise 0.5 and batches of 128, mean of the seeds 1 and 2 (units alive of 64 after 40
-    /// steps; mean loss of the ten steps up to the 100th, 200th and 430th; PSNR on the test split
-    /// after those 430, an epoch of 55,000 images):
-    ///
-    /// | start | alive | loss 100 | loss 200 | loss 430 | PSNR |
-    /// |---|---|---|---|---|---|
-    /// | Keras's | 8 | 0.259 | 0.229 | 0.169 | 15.0 dB |
-    /// | last bias | 42.5 | 0.184 | 0.131 | 0.110 | 18.6 dB |
-    /// | `dense` 16 times as wide | 63.5 | 0.200 | 0.131 | 0.112 | 18.4 dB |
-    /// | last bias, `dense` 4 times as wide | 58.5 | 0.166 | 0.124 | 0.107 | 18.9 dB |
-    /// | **last bias, `dense` 16 times as wide** | 63.5 | 0.144 | 0.118 | 0.108 | 18.9 dB |
-    /// | last bias, `dense` 64 times as wide | 62 | 0.139 | 0.121 | 0.110 | 18.6 dB |
-    /// | bias of `dense` 1 | 64 | 0.258 | 0.165 | 0.114 | 18.4 dB |
-    /// | last bias, bias of `dense` 1 | 64 | 0.206 | 0.132 | 0.109 | 18.7 dB |
-    ///
-    /// Over the seeds 1 to 6 the chosen start keeps 62 to 64 units alive and ends the epoch at 18.85 to
-    /// 19.05 dB; Keras's keeps 5 to 56 and ends it at 14.4 to 18.2 dB, 16.3 on average.
-    /// What gave nothing: a bias of 1 in `dense` on top of it; He-uniform kernels (He et al. 2015), which
-    /// leave 0 to 2 units alive, as they make `dense_1` 20 times as wide; a last kernel a tenth as
-    /// wide; a learning rate that warms up over 40 or 200 steps (2 to 7 units alive with Keras's
-    /// start, 46 to 53 with the last bias).
+    /// Over the seeds 1 to 6 this start keeps 62 to 64 of the 64 units alive and ends an epoch at 18.85 to 19.05 dB;
+    /// Keras's keeps 5 to 56 and ends the epoch at 14.4 to 18.2 dB. The experiments that led here, also those without
+    /// effect, are in `crates/bench/README.md`.
     Calibrated,
 }
 
@@ -103,7 +85,7 @@ pub struct Cnn {
 }
 
 impl Cnn {
-    /// A network that has learnt nothing yet: what its first weights are is [`CnnConfig`]'s to say.
+    /// An untrained network; [`CnnConfig`] decides its first weights.
     pub fn new(config: CnnConfig) -> Cnn {
         let rng = &mut Rng::new(config.seed);
         // Each array is a shape as Keras prints it.
@@ -119,15 +101,15 @@ impl Cnn {
             convolutional(rng, "conv2d_transpose_1", "Conv2DTranspose", SIDE, 32, 16),
             convolutional(rng, "conv2d_2", "Conv2D", SIDE, 16, 1),
         ];
-        match config.start {
-            Start::Keras => {}
-            Start::Calibrated => calibrate(&mut layers),
+        match config.initialisation {
+            Initialisation::Keras => {}
+            Initialisation::Calibrated => calibrate(&mut layers),
         }
         Cnn { config, layers }
     }
 
     /// The first half of the network: images `(N, 1, 28, 28)` to `(N, 64)`, the output of the layer
-    /// `dense`. Whatever the second half is to paint must be in these 64 numbers.
+    /// `dense`. The second half has nothing but these 64 numbers to draw the image from.
     ///
     /// # Errors
     /// Images of another shape, or of whole numbers.
@@ -195,7 +177,7 @@ impl Forward for Cnn {
     }
 }
 
-/// Makes [`Start::Calibrated`]'s first weights of Keras's.
+/// Makes [`Initialisation::Calibrated`]'s first weights of Keras's.
 fn calibrate(layers: &mut [Layer; 10]) {
     let [_, _, _, _, dense, .., out] = layers;
     let logit = (MEAN_PIXEL / (1.0 - MEAN_PIXEL)).ln();
@@ -203,7 +185,7 @@ fn calibrate(layers: &mut [Layer; 10]) {
         let [(_, kernel), ..] = &mut dense.weights[..] else {
             return;
         };
-        let _ = kernel.g_mul_scalar_(DENSE_SPREAD);
+        let _ = kernel.g_mul_scalar_(DENSE_SCALE);
         let [.., (_, bias)] = &mut out.weights[..] else {
             return;
         };

@@ -11,6 +11,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use figures::{Output, thousands};
 use idx::{FILES, IMAGES_MAGIC, LABELS_MAGIC, parse_idx, read_files};
 use ndarray::Array2;
 use tch::{IndexOp, Kind, Tensor};
@@ -25,7 +26,7 @@ pub const PIXELS: usize = (SIDE * SIDE) as usize;
 pub struct Mnist {
     /// The images to learn from: 60,000 in MNIST.
     pub train: Split,
-    /// The images to be judged by: 10,000 in MNIST.
+    /// The images to test with: 10,000 in MNIST.
     pub test: Split,
     /// Whether these are byte for byte the standard MNIST files.
     pub is_standard: bool,
@@ -35,7 +36,7 @@ impl Mnist {
     /// Reads MNIST from the user's cache folder, where `make lab` put it, and checks each file's SHA-256.
     ///
     /// # Errors
-    /// A file that is missing, unreadable, or not the standard one; the message says how to mend it.
+    /// A file that is missing, unreadable, or not the standard one; the message says how to fix it.
     pub fn load() -> Result<Mnist> {
         Mnist::load_standard(&cache_folder()?.join("mnist"))
     }
@@ -108,11 +109,12 @@ impl Mnist {
         } else {
             "a data set in MNIST's form"
         };
-        crate::show::text(&format!(
+        Output::plain(format!(
             "{name}: {} images to train, {} to test; each (1, 28, 28), pixels in [0, 1]",
             thousands(self.train.len()),
             thousands(self.test.len()),
-        ));
+        ))
+        .evcxr_display();
     }
 }
 
@@ -132,15 +134,10 @@ impl Split {
     /// # Errors
     /// Images of another shape or with pixels outside `[0, 1]`, another number of labels, or one that is not in `0..=9`.
     pub fn of(images: &Tensor, labels: &[i64]) -> Result<Split> {
-        let shape = images.size();
+        let count = check_images(images)?;
         ensure!(
-            shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
-            "a split takes images of shape (N, 1, 28, 28); these have {shape:?}"
-        );
-        ensure!(
-            labels.len() as i64 == shape[0],
-            "expected a label for each of {} images; got {}",
-            shape[0],
+            labels.len() == count,
+            "expected a label for each of {count} images; got {}",
             labels.len()
         );
         if let Some(wrong) = labels.iter().find(|label| !(0..10).contains(*label)) {
@@ -200,7 +197,10 @@ impl Split {
     /// # Errors
     /// No indices, or one that is not in `0..len()`.
     pub fn select(&self, indices: &[i64]) -> Result<Split> {
-        ensure!(!indices.is_empty(), "a split of no images is none");
+        ensure!(
+            !indices.is_empty(),
+            "got no indices; expected at least one image for a split"
+        );
         self.check_indices(indices)?;
         let indices = Tensor::from_slice(indices);
         Ok(Split {
@@ -300,7 +300,7 @@ impl Split {
         labels.unwrap_or_else(|error| unreachable!("labels are `int64`: {error}"))
     }
 
-    /// All but the last `n` images, and the last `n`: what to train on, and what to watch it by.
+    /// All but the last `n` images, and the last `n`: a training set and a validation set.
     /// Both share this split's memory.
     ///
     /// # Errors
@@ -371,6 +371,24 @@ impl Split {
     }
 }
 
+/// How many images a tensor holds, if it holds images: `(N, 1, 28, 28)`, fractions.
+///
+/// # Errors
+/// A tensor of another shape, without images, or of whole numbers.
+pub(crate) fn check_images(images: &Tensor) -> Result<usize> {
+    let shape = images.size();
+    ensure!(
+        shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
+        "expected images of shape (N, 1, 28, 28); these have {shape:?}"
+    );
+    ensure!(
+        images.is_floating_point(),
+        "expected images of fractions in [0, 1]; these hold {:?} numbers",
+        images.kind()
+    );
+    Ok(shape[0] as usize)
+}
+
 /// Bytes to `float32` in `[0, 1]`.
 fn scale(bytes: &Tensor) -> Tensor {
     bytes.to_kind(Kind::Float) / 255.0
@@ -402,16 +420,4 @@ fn cache_folder() -> Result<PathBuf> {
             .context("this user has no cache folder; set DIFFUSION_CACHE to a folder")?
             .join("diffusion-lesson")),
     }
-}
-
-/// A count with thousands separated, as Keras and people write it: `3,255,233`.
-pub(crate) fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .filter_map(|group| std::str::from_utf8(group).ok())
-        .collect();
-    groups.join(",")
 }

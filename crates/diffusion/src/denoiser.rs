@@ -1,24 +1,24 @@
-//! Denoisers that answer in one step: a noisy image in, the original out, as in the video.
+//! Denoisers that work in one step: a noisy image in, the original out, as in the video.
 
 use anyhow::Result;
+use ops::Precision;
+use ops::pool::map_batches;
 use tch::{Kind, Tensor};
 
 use crate::cnn::Cnn;
-use crate::crew::map_batches;
-use crate::layers::check_images;
+use crate::data::check_images;
 use crate::model::{Forward, Layer, Model, parsed};
-use crate::precision::Precision;
 use crate::schedule::centred;
 use crate::unet::{CLASSES, Unet, UnetConfig};
 
-/// How many images pass through the network at once when nothing is learnt.
-const BATCH: i64 = 256;
+/// How many images pass through the network at once.
+const BATCH: usize = 256;
 
-/// A network whose answer to an image is an image.
+/// A network that turns an image into an image.
 pub trait Denoiser: Forward {
-    /// What the network makes of noisy images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
+    /// Denoises images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
     ///
-    /// Works through the images in batches, on all cores, and remembers nothing for training.
+    /// Works through the images in batches, on all cores, and records no gradients.
     /// Computes in [`Precision::of_this_cpu`]; for the lesson's network a pixel differs between the two
     /// precisions by less than 0.02, a mean PSNR over the test split by less than 0.01 dB.
     ///
@@ -28,31 +28,35 @@ pub trait Denoiser: Forward {
         self.denoise_in(Precision::of_this_cpu(), noisy)
     }
 
-    /// [`denoise`](Denoiser::denoise) in a precision of one's choice.
+    /// [`denoise`](Denoiser::denoise) in this precision.
     ///
     /// # Errors
     /// As [`denoise`](Denoiser::denoise).
     fn denoise_in(&self, precision: Precision, noisy: &Tensor) -> Result<Tensor> {
-        check_images(noisy)?;
+        let images = check_images(noisy)?;
         let (kind, given) = (precision.kind(), noisy.kind());
         let replica = self.replica(kind);
-        map_batches(noisy, BATCH, &|| {
-            let model = replica.replica(kind);
-            Box::new(move |batch| model.forward(&batch.to_kind(kind)).to_kind(given).sigmoid())
+        map_batches(images, BATCH, &|| {
+            let (model, noisy) = (replica.replica(kind), noisy.shallow_clone());
+            Box::new(move |range| {
+                let batch = noisy.narrow(0, range.start, range.end - range.start);
+                let logits = model.forward(&batch.to_kind(kind));
+                Ok(logits.to_kind(given).sigmoid())
+            })
         })
     }
 }
 
-/// The U-Net as a denoiser that answers in one step: trained by [`fit`](crate::train::fit) with the same noise and the
-/// same loss as the lesson's [`Cnn`], of which it has a third of the parameters.
+/// The U-Net as a denoiser that works in one step: trained by [`fit`](crate::train::fit) with the same noise and the
+/// same loss as the lesson's [`Cnn`]. It has a third of the parameters of the CNN.
 ///
-/// It looks at neighbourhoods, large and small, where the CNN presses the whole image through 64 numbers. Time and class
-/// mean nothing to it: it is always told step 0 and no class.
+/// It works on neighbourhoods, large and small, where the CNN squeezes the whole image through 64 numbers. Timestep and class
+/// play no part: they are always 0 and "no class".
 #[derive(Debug)]
 pub struct UnetDenoiser(Unet);
 
 impl UnetDenoiser {
-    /// A network that has learnt nothing yet.
+    /// An untrained network.
     ///
     /// # Errors
     /// As [`Unet::new`].
@@ -92,9 +96,9 @@ impl Model for UnetDenoiser {
 
 impl Forward for UnetDenoiser {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let times = Tensor::zeros([x.size()[0]], (Kind::Int64, x.device()));
+        let timesteps = Tensor::zeros([x.size()[0]], (Kind::Int64, x.device()));
         self.0
-            .forward(&centred(x), &times, &times.full_like(CLASSES))
+            .forward(&centred(x), &timesteps, &timesteps.full_like(CLASSES))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The layers that the lesson's networks are made of.
+//! The layers that the lesson's networks are made of, and how they are applied.
 //!
 //! How weights are laid out, in memory and in checkpoints:
 //! - A convolution's `kernel` is `(out, height, width, in)`, as images are with their channels last. Keras's
@@ -6,13 +6,12 @@
 //! - A dense layer's `kernel` is `(out, in)`.
 //! - A normalisation has `gamma` and `beta`, one number a channel; an embedding a `table` with a row a class.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+use ops::Activation;
 use tch::{Device, Kind, Tensor};
 
-use crate::conv::{Activation, convolution};
-use crate::data::SIDE;
+use crate::data::check_images;
 use crate::model::Layer;
-use crate::norm::normalised;
 use crate::rng::Rng;
 
 /// A 3x3 convolution with "same" padding and stride 1, on images of `side` pixels.
@@ -56,30 +55,37 @@ fn zeros(size: i64) -> Tensor {
     Tensor::zeros([size], (Kind::Float, Device::Cpu))
 }
 
+/// A layer whose weights are all zero.
+pub(crate) fn zero_initialised(mut layer: Layer) -> Layer {
+    tch::no_grad(|| {
+        for (_, weight) in &mut layer.weights {
+            let _ = weight.zero_();
+        }
+    });
+    layer
+}
+
 /// Applies a [`convolutional`] layer.
 pub(crate) fn convolve(x: &Tensor, layer: &Layer, activation: Activation) -> Tensor {
     let (kernel, bias) = both_weights(x, layer);
-    convolution(x, &kernel, &bias, activation)
+    fitting(ops::conv3x3(x, &kernel, &bias, activation), layer)
 }
 
 /// Applies a [`norm`] layer and SiLU, to images whose channels are shifted first.
 pub(crate) fn norm_silu(x: &Tensor, shift: &Tensor, layer: &Layer) -> Tensor {
     let (gamma, beta) = both_weights(x, layer);
-    normalised(x, shift, &gamma, &beta)
+    fitting(ops::norm_silu(x, shift, &gamma, &beta), layer)
 }
 
-/// Applies a [`dense`] layer. In `float32` it goes through oneDNN, as everything in `bfloat16` does
-/// by itself: libtorch would call MKL, which on processors of other makers than Intel leaves half
-/// of their vector units idle (2.5 to 3 ms a product of the lesson's matrices against 1.1).
+/// Applies a [`dense`] layer.
 pub(crate) fn linear(x: &Tensor, layer: &Layer) -> Tensor {
     let (kernel, bias) = both_weights(x, layer);
-    match x.kind() == Kind::Float && tch::utils::has_mkldnn() {
-        true => x
-            .to_mkldnn()
-            .mkldnn_linear(&kernel, Some(bias))
-            .to_dense(None, false),
-        false => x.linear(&kernel, Some(bias)),
-    }
+    fitting(ops::linear(x, &kernel, &bias), layer)
+}
+
+/// The layers of a network are built so that each fits the one before it.
+fn fitting(output: Result<Tensor>, layer: &Layer) -> Tensor {
+    output.unwrap_or_else(|error| unreachable!("the layer {}: {error:#}", layer.name))
 }
 
 /// A layer's two weights in the kind of its input.
@@ -90,26 +96,8 @@ fn both_weights(x: &Tensor, layer: &Layer) -> (Tensor, Tensor) {
     (first.to_kind(x.kind()), second.to_kind(x.kind()))
 }
 
-/// Stops at images that a network cannot take: one of another shape would be read as others.
+/// Stops at a tensor that a network cannot take: with another shape its numbers would be read as other images.
 pub(crate) fn assert_images(x: &Tensor) {
-    let shape = x.size();
-    assert!(
-        shape.len() == 4 && shape[1..] == [1, SIDE, SIDE],
-        "the network takes images of shape (N, 1, 28, 28); these have {shape:?}"
-    );
-}
-
-/// Are these images that a network can take?
-pub(crate) fn check_images(images: &Tensor) -> Result<()> {
-    let shape = images.size();
-    ensure!(
-        shape.len() == 4 && shape[0] > 0 && shape[1..] == [1, SIDE, SIDE],
-        "the network takes images of shape (N, 1, 28, 28); these have {shape:?}"
-    );
-    ensure!(
-        images.is_floating_point(),
-        "the network takes images of fractions in [0, 1]; these hold {:?} numbers",
-        images.kind()
-    );
-    Ok(())
+    let checked = check_images(x);
+    assert!(checked.is_ok(), "{checked:?}");
 }

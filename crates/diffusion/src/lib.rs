@@ -1,14 +1,13 @@
 //! The support crate of the lesson "diffusion models, live, in Rust".
 //!
 //! Data flows one way through the modules: [`data`], [`noise`] and [`schedule`] make tensors; [`cnn`],
-//! [`unet`], [`denoiser`] and [`classifier`] are [`model`]s, made of [`conv`] and [`norm`]; [`train`] fits them; [`sample`] draws new
-//! images; [`metrics`], [`scores`] and [`classical`] say how good all that is; [`figure`] draws what came out, and [`show`]
-//! hands it to the notebook. [`crew`] puts all cores to work, in either [`precision`]; [`rng`] is where all
-//! chance comes from.
+//! [`unet`], [`denoiser`] and [`classifier`] are [`model`]s; [`train`] trains them; [`sample`] generates new
+//! images; [`metrics`], [`scores`] and [`classical`] measure how good all that is; [`explore`] has the lesson's sliders.
+//! [`rng`] is the source of all randomness. Two crates lie below this one: [`ops`] has fast operations, [`figures`]
+//! draws and shows.
 //!
-//! What is written here is compiled once, with optimisation, when the lesson is set up. But what is generic is compiled
-//! anew, and without, in every cell that calls it, while a learner waits. So generic functions are thin shells here,
-//! around functions of trait objects: a cell that denoises holds 307 functions, where it once held 1,503.
+//! This crate is compiled once, with optimisation, at set-up. But generic code is compiled again, without optimisation, in
+//! every cell that calls it. So generic functions are thin shells here, around functions of trait objects.
 //!
 //! Images are tensors of shape `(N, 1, 28, 28)`, `float32`, with pixels in `[0, 1]`. Only within the diffusion process
 //! pixels are in `[-1, 1]`: what [`schedule::centred`] gives, and [`schedule::to_pixels`] takes back.
@@ -25,42 +24,24 @@
 //! # }
 //! ```
 
-#[cfg(target_arch = "x86_64")]
-mod autograd;
+#![forbid(unsafe_code)]
+
 pub mod classical;
 pub mod classifier;
 pub mod cnn;
-pub mod conv;
-pub mod crew;
 pub mod data;
 pub mod denoiser;
+pub mod exercise;
 pub mod explore;
-pub mod figure;
-#[cfg(target_arch = "x86_64")]
-mod lanes;
-/// Where there are no kernels of our own, their tests run once, with libtorch.
-#[cfg(all(test, not(target_arch = "x86_64")))]
-mod lanes {
-    pub(crate) mod tests {
-        pub(crate) fn in_each_width(test: impl Fn()) {
-            test();
-        }
-    }
-}
 mod layers;
-mod memory;
 pub mod metrics;
 pub mod model;
 pub mod noise;
-pub mod norm;
-pub mod precision;
 pub mod rng;
 pub mod sample;
 pub mod schedule;
 pub mod scores;
-pub mod show;
-#[cfg(target_arch = "x86_64")]
-mod slices;
+mod store;
 pub mod train;
 pub mod unet;
 
@@ -68,35 +49,37 @@ pub mod unet;
 pub mod prelude {
     pub use crate::classical::{gaussian_filter, median_filter};
     pub use crate::classifier::{Classifier, ClassifierConfig};
-    pub use crate::cnn::{Cnn, CnnConfig, Start};
-    pub use crate::crew::threads;
+    pub use crate::cnn::{Cnn, CnnConfig, Initialisation};
     pub use crate::data::{Mnist, Split, pixels};
     pub use crate::denoiser::{Denoiser, UnetDenoiser};
-    pub use crate::explore::{
-        Explorer, Pad, compare, diffusion_explorer, guidance_explorer, noise_explorer,
-    };
-    pub use crate::figure::{
-        Figure, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
-    };
+    pub use crate::exercise::check;
+    pub use crate::explore::{diffusion_explorer, guidance_explorer, noise_explorer};
     pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr, score, ssim};
     pub use crate::model::{Forward, Layer, Model, Summary};
     pub use crate::noise::add_noise;
-    pub use crate::precision::Precision;
     pub use crate::rng::seed;
     pub use crate::sample::{
-        Sampler, Samples, Steps, asked, denoise_from, in_turn, inpaint, sample, sample_from,
+        Sampler, Samples, Steps, balanced_classes, denoise_from, inpaint, sample, sample_from,
+        with_labels,
     };
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{
-        GenerationScores, class_accuracy, frechet_distance, frechet_floor, judge, nearest, spread,
+        GenerationScores, Reference, class_accuracy, diversity, frechet_distance, frechet_floor,
+        nearest,
     };
-    pub use crate::show::{Table, check};
     pub use crate::train::{
-        Classification, Decay, FitConfig, History, Keep, Noise, NoisePrediction, Panel, PrintLines,
-        Training, digits_drawn, fit, fit_in_background, fit_with, fit_with_in_background, resume,
+        Classification, FitConfig, History, Keep, LearningRateSchedule, Noise, NoisePrediction,
+        PrintLines, Training, digits_drawn, fit, fit_in_background, fit_with,
+        fit_with_in_background, resume,
     };
     pub use crate::unet::{Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};
+    pub use figures::{
+        Output, Pad, Series, animation, compare, curve, grid, histogram, rows, rows_with_captions,
+        scatter, table,
+    };
     pub use ndarray::{Array1, Array2, s};
+    pub use ops::Precision;
+    pub use ops::pool::threads;
     pub use tch::{Device, Kind, Tensor};
 }

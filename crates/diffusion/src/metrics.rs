@@ -1,16 +1,16 @@
 //! How good a picture is: numbers that compare it with the original.
 
 use anyhow::{Result, ensure};
+use figures::{Output, table_with_bold, thousands};
 use ndarray::Array1;
 use tch::{Kind, Tensor};
 
 use crate::data::Split;
 use crate::noise::{check_level, corrupt, noise_of};
-use crate::show::Table;
 
-/// The seed of the noise that models are judged by: everyone gets the same noisy images.
+/// The seed of the noise in evaluations: every model gets the same noisy images.
 const EVALUATION_SEED: u64 = 20_260_101;
-/// How many images are judged at once.
+/// How many images are evaluated at once.
 const BATCH: usize = 500;
 /// Edge of SSIM's window in pixels.
 const WINDOW: i64 = 7;
@@ -135,15 +135,15 @@ pub struct Scores {
     pub psnr: f64,
     /// Mean structural similarity.
     pub ssim: f64,
-    /// How many images were judged.
+    /// How many images were evaluated.
     pub images: usize,
 }
 
-/// Judges a denoiser over a whole split: every image gets noise of strength `level`, `denoise`
+/// Evaluates a denoiser over a whole split: every image gets noise of strength `level`, `denoise`
 /// works on it, and the result is compared with the original.
 ///
-/// The noise is the same for every denoiser, so that two scores differ by the denoiser alone.
-/// To judge the noisy images themselves, give back what came: `|noisy| Ok(noisy.shallow_clone())`.
+/// The noise is the same for every denoiser, so two scores differ by the denoiser alone.
+/// To score the noisy images themselves, return the input: `|noisy| Ok(noisy.shallow_clone())`.
 ///
 /// # Errors
 /// A level that makes no sense, or an error of `denoise`.
@@ -204,7 +204,7 @@ pub(crate) fn noisy_batch(split: &Split, level: f64, indices: &[i64]) -> (Tensor
 
 impl Scores {
     /// A table of several scores with their names, best PSNR in bold.
-    pub fn table(scores: &[(&str, Scores)]) -> Table {
+    pub fn table(scores: &[(&str, Scores)]) -> Output {
         let best = scores
             .iter()
             .map(|(_, scores)| scores.psnr)
@@ -217,15 +217,10 @@ impl Scores {
             ];
             (cells, scores.psnr == best)
         });
-        let (rows, bold) = rows.unzip();
+        let (rows, bold): (Vec<_>, Vec<bool>) = rows.unzip();
         let images = scores.first().map_or(0, |(_, scores)| scores.images);
-        let caption = format!("Means over {} images.", crate::data::thousands(images));
-        Table {
-            head: vec!["", "PSNR", "SSIM"],
-            rows,
-            bold,
-            caption,
-        }
+        let caption = format!("Means over {} images.", thousands(images));
+        table_with_bold(&["", "PSNR", "SSIM"], rows, &bold, &caption)
     }
 }
 

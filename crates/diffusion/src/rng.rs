@@ -1,6 +1,6 @@
 //! Seeded randomness: on one machine the same seed gives the same picture on every run.
 //!
-//! Two kinds, for two needs. [`seed`] sets libtorch's own generator, from which a cell's
+//! There are two generators. [`seed`] sets libtorch's own generator, from which a cell's
 //! [`add_noise`](crate::noise::add_noise) draws; it lives in the libtorch library and so is one and the same for
 //! all cells of a notebook (a Rust `static` is not: every cell links its own copy of this crate).
 //! [`Rng`] is a generator that its owner holds: training uses one for each purpose, so that a
@@ -13,7 +13,7 @@ use rand_distr::StandardNormal;
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 use tch::Tensor;
 
-/// Sets the seed of all randomness a cell asks for without naming a seed.
+/// Sets the seed of all randomness for which a cell names no seed.
 ///
 /// Put it at the top of a cell that draws noise, and the cell shows the same picture each time.
 ///

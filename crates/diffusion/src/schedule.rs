@@ -1,4 +1,4 @@
-//! The forward process: how an image drowns in noise, step by step.
+//! The forward process: an image becomes noise, step by step.
 //!
 //! At step `t` of a [`Schedule`] an image `x0` has become
 //! `x_t = √alpha_bar[t] · x0 + √(1 - alpha_bar[t]) · eps`, with `eps ~ N(0, 1)` for each pixel (Ho et al.
@@ -17,12 +17,12 @@ use tch::{Kind, Tensor};
 
 /// A cosine schedule's betas are cut off here (Nichol & Dhariwal 2021, below eq. 17).
 const LARGEST_BETA: f64 = 0.999;
-/// More steps than this are a slip of the finger.
+/// More steps than this are a typing error.
 const MOST_STEPS: usize = 100_000;
-/// Where less than this is left of an image, it cannot be computed back.
-const LEAST_LEFT: f64 = 1e-30;
+/// Below this `alpha_bar` the image cannot be computed back.
+const SMALLEST_ALPHA_BAR: f64 = 1e-30;
 
-/// How much of the image is left at each step. Steps count from 0, the least noisy.
+/// The noise schedule: `beta` and `alpha_bar` at each timestep. Timesteps count from 0, the least noisy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     betas: Array1<f64>,
@@ -35,7 +35,7 @@ impl Schedule {
     /// The two ends were chosen for 1,000 steps: with many fewer the last step is far from pure noise.
     ///
     /// # Errors
-    /// Steps of 0, or so many (about 6,800) that nothing is left of an image.
+    /// 0 steps, or so many (about 6,800) that `alpha_bar` falls below 1e-30.
     pub fn linear(steps: usize) -> Result<Schedule> {
         check_steps(steps)?;
         Schedule::from_betas(Array1::linspace(1e-4, 0.02, steps))
@@ -53,7 +53,7 @@ impl Schedule {
     ///
     /// # fn main() -> anyhow::Result<()> {
     /// let schedule = Schedule::cosine(1000)?;
-    /// assert!((schedule.alpha_bar()[499] - 0.49).abs() < 0.01); // half-way, half of the image is left
+    /// assert!((schedule.alpha_bar()[499] - 0.49).abs() < 0.01); // half-way, alpha_bar is about a half
     /// assert!(Schedule::cosine(0).is_err());
     /// # Ok(())
     /// # }
@@ -69,11 +69,11 @@ impl Schedule {
         Schedule::from_betas((0..steps).map(beta).collect())
     }
 
-    /// A schedule of one's own: the share of noise that each step adds.
+    /// A schedule with these betas, the variance of the noise that each step adds.
     ///
     /// # Errors
-    /// No betas, one that is not between 0 and 1 (what is left of the image would not fall from step to step), or so many
-    /// that less than 1e-30 is left.
+    /// No betas, one that is not between 0 and 1 (`alpha_bar` would not fall from step to step), or so many
+    /// that `alpha_bar` falls below 1e-30.
     pub fn from_betas(betas: Array1<f64>) -> Result<Schedule> {
         check_steps(betas.len())?;
         if let Some((step, beta)) = betas
@@ -85,16 +85,16 @@ impl Schedule {
                 "beta at step {step} is {beta}; expected a number between 0 and 1, so that every step adds noise"
             );
         }
-        let mut left = 1.0;
+        let mut product = 1.0;
         let alpha_bar = betas.mapv(|beta| {
-            left *= 1.0 - beta;
-            left
+            product *= 1.0 - beta;
+            product
         });
         check_falling(&alpha_bar)?;
         Ok(Schedule { betas, alpha_bar })
     }
 
-    /// A schedule that leaves so much of the image at each step.
+    /// A schedule with this `alpha_bar` at each timestep.
     ///
     /// # Errors
     /// No steps, or values that do not fall from step to step, between 1 and 0.
@@ -102,9 +102,9 @@ impl Schedule {
         check_steps(alpha_bar.len())?;
         check_falling(&alpha_bar)?;
         let mut before = 1.0;
-        let betas = alpha_bar.mapv(|left| {
-            let beta = 1.0 - left / before;
-            before = left;
+        let betas = alpha_bar.mapv(|now| {
+            let beta = 1.0 - now / before;
+            before = now;
             beta
         });
         Ok(Schedule { betas, alpha_bar })
@@ -120,12 +120,12 @@ impl Schedule {
         &self.betas
     }
 
-    /// The share of the image's variance that is left after each step: the product of `1 - beta` so far.
+    /// The share of the image's variance that remains after each step: the product of `1 - beta` so far.
     pub fn alpha_bar(&self) -> &Array1<f64> {
         &self.alpha_bar
     }
 
-    /// What is left one step before `step`; before step 0 everything is.
+    /// `alpha_bar` one step before `step`; 1 before step 0.
     pub(crate) fn alpha_bar_before(&self, step: usize) -> f64 {
         match step {
             0 => 1.0,
@@ -133,8 +133,8 @@ impl Schedule {
         }
     }
 
-    /// The variance of `x_{t-1}` for who knows `x_t` and `x0`: `beta_t · (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)`
-    /// (Ho et al. 2020, eq. 7). At step 0 it is 0: nothing is left to guess.
+    /// The variance of `x_{t-1}` given `x_t` and `x0`: `beta_t · (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)`
+    /// (Ho et al. 2020, eq. 7). It is 0 at step 0.
     pub fn posterior_variance(&self) -> Array1<f64> {
         (0..self.steps())
             .map(|t| self.betas[t] * (1.0 - self.alpha_bar_before(t)) / (1.0 - self.alpha_bar[t]))
@@ -144,7 +144,8 @@ impl Schedule {
     /// How strong the noise is beside the image, `√((1 - alpha_bar) / alpha_bar)`: what
     /// [`add_noise`](crate::noise::add_noise) would call its level, on pixels in `[-1, 1]`.
     pub fn sigma(&self) -> Array1<f64> {
-        self.alpha_bar.mapv(|left| ((1.0 - left) / left).sqrt())
+        self.alpha_bar
+            .mapv(|alpha_bar| ((1.0 - alpha_bar) / alpha_bar).sqrt())
     }
 
     /// The step whose noise is nearest to this strength beside the image, in units of pixels in `[0, 1]`.
@@ -190,17 +191,20 @@ impl Schedule {
         Ok(self.mixed(x0, t, eps))
     }
 
-    /// [`q_sample`](Schedule::q_sample) of what is known to fit.
+    /// [`q_sample`](Schedule::q_sample) without checks.
     pub(crate) fn mixed(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Tensor {
-        let left = |share: fn(f64) -> f64| {
-            let values: Vec<f64> = t.iter().map(|&t| share(self.alpha_bar[t]).sqrt()).collect();
+        let scale = |variance: fn(f64) -> f64| {
+            let values: Vec<f64> = t
+                .iter()
+                .map(|&t| variance(self.alpha_bar[t]).sqrt())
+                .collect();
             let mut shape = vec![1; x0.dim()];
             shape[0] = t.len() as i64;
             Tensor::from_slice(&values)
                 .to_kind(x0.kind())
                 .view(&shape[..])
         };
-        x0 * left(|left| left) + eps * left(|left| 1.0 - left)
+        x0 * scale(|alpha_bar| alpha_bar) + eps * scale(|alpha_bar| 1.0 - alpha_bar)
     }
 
     pub(crate) fn check_step(&self, t: usize) -> Result<()> {
@@ -212,16 +216,16 @@ impl Schedule {
         Ok(())
     }
 
-    /// Some of the steps, evenly spread, the noisiest first: where a sampler stops on its way. All of them
-    /// if `count` is [`steps`](Schedule::steps); the last one is always 0 for two or more.
+    /// `count` timesteps, evenly spaced, the noisiest first: those at which a sampler evaluates the network. All of them
+    /// if `count` is [`steps`](Schedule::steps); for two or more the last one is always 0.
     ///
-    /// The first is always the last step of the schedule, where noise is all that one has. It is tempting to begin a little
-    /// later, where a guess at the image is worth more; but there noise alone is not quite what an image has become, its mean
-    /// is missing. (Tried from where a thousandth is left: the Fréchet distance of 5,000 digits rose from 3.4 to 4.0 floors.)
+    /// The first is always the last timestep of the schedule, because sampling starts from pure noise. A later start would
+    /// spare steps of little use. But at a later timestep the image's mean already contributes, and pure noise lacks it. (Tried
+    /// with `alpha_bar` 0.001: the Fréchet distance of 5,000 digits rose from 3.4 to 4.0 times its floor.)
     ///
     /// # Errors
     /// A count of 0, or of more steps than there are.
-    pub fn spread(&self, count: usize) -> Result<Vec<usize>> {
+    pub fn timesteps(&self, count: usize) -> Result<Vec<usize>> {
         ensure!(
             (1..=self.steps()).contains(&count),
             "cannot take {count} steps; this schedule has {}: expected 1 to {}",
@@ -238,12 +242,12 @@ impl Schedule {
 
 fn check_falling(alpha_bar: &Array1<f64>) -> Result<()> {
     let mut before = 1.0;
-    for (step, &left) in alpha_bar.iter().enumerate() {
+    for (step, &now) in alpha_bar.iter().enumerate() {
         ensure!(
-            left > LEAST_LEFT && left < before,
-            "alpha_bar at step {step} is {left:?}, and {before:?} before it; expected values that fall from step to step, from below 1 to above {LEAST_LEFT:e}: fewer steps, or other betas"
+            now > SMALLEST_ALPHA_BAR && now < before,
+            "alpha_bar at step {step} is {now:?}, and {before:?} before it; expected values that fall from step to step, from below 1 to above {SMALLEST_ALPHA_BAR:e}: fewer steps, or other betas"
         );
-        before = left;
+        before = now;
     }
     Ok(())
 }
@@ -251,7 +255,7 @@ fn check_falling(alpha_bar: &Array1<f64>) -> Result<()> {
 fn check_steps(steps: usize) -> Result<()> {
     ensure!(
         (1..=MOST_STEPS).contains(&steps),
-        "a schedule of {steps} steps is none; expected 1 to {MOST_STEPS} (1000 is usual)"
+        "a schedule cannot have {steps} steps; expected 1 to {MOST_STEPS} (1000 is usual)"
     );
     Ok(())
 }

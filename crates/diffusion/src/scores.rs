@@ -1,73 +1,78 @@
-//! How good generated images are: do they show what they should, are they as varied as real ones, are they new?
+//! How good generated images are: do they show the class of their label, are they as diverse as real ones, are they new?
 //!
-//! All three are asked of a classifier ([`Classifier`]) and of its features, since pixels say little: a 7 moved by
+//! A [`Classifier`] and its features measure all three, because pixels say little: a 7 moved by
 //! one pixel is another picture to them. Statistics are in `float64`.
 
 mod frechet;
 mod neighbours;
 
 use anyhow::{Result, ensure};
+use figures::{Output, table_with_bold, thousands};
 use ndarray::{Array1, Array2, ArrayView1};
 use tch::{Kind, Tensor};
 
 use crate::classifier::Classifier;
 use crate::data::Split;
-use crate::show::Table;
+use crate::model::Model;
 use frechet::features_of;
 pub use frechet::{evenly_chosen, frechet_distance, frechet_floor};
-pub use neighbours::{copies, nearest};
+pub use neighbours::{copies, copy_limit, nearest};
 
-/// The share of images that the classifier reads as what they should show, from 0 to 1.
+/// How many images are searched for copies.
+const SEARCHED: usize = 1_000;
+
+/// The share of images that the classifier assigns to the class of their label, from 0 to 1.
 ///
-/// `images` are `(N, 1, 28, 28)` in `[0, 1]`, `classes` one for each.
+/// `images` are `(N, 1, 28, 28)` in `[0, 1]`, `labels` one class for each.
 ///
 /// # Errors
-/// No images, another number of classes, or images of another shape.
-pub fn class_accuracy(classifier: &Classifier, images: &Tensor, classes: &[i64]) -> Result<f64> {
-    let count = images.size().first().copied().unwrap_or(0);
-    ensure!(
-        count > 0 && classes.len() as i64 == count,
-        "expected a class for each of {count} images; got {}",
-        classes.len()
-    );
-    let read = classifier.classify(images)?;
-    let right = read
-        .eq_tensor(&Tensor::from_slice(classes))
-        .sum(Kind::Double);
-    Ok(right.double_value(&[]) / count as f64)
+/// No images, another number of labels, or images of another shape.
+pub fn class_accuracy(classifier: &Classifier, images: &Tensor, labels: &[i64]) -> Result<f64> {
+    check_labels(images, labels)?;
+    Ok(accuracy(&classifier.classify(images)?, labels))
 }
 
-/// How varied the images of each class are beside real ones: the root of the mean squared distance from the class's
-/// mean, in features, divided by the same of the real ones. 1 is as varied; near 0 a model has collapsed to one image.
+fn check_labels(images: &Tensor, labels: &[i64]) -> Result<()> {
+    let count = images.size().first().copied().unwrap_or(0);
+    ensure!(
+        count > 0 && labels.len() as i64 == count,
+        "expected a label for each of {count} images; got {}",
+        labels.len()
+    );
+    Ok(())
+}
+
+fn accuracy(classes: &Tensor, labels: &[i64]) -> f64 {
+    let right = classes.eq_tensor(&Tensor::from_slice(labels));
+    right.sum(Kind::Double).double_value(&[]) / labels.len() as f64
+}
+
+/// The diversity of the images of each class relative to real ones: the root of the mean squared distance from the class's
+/// mean, in features, divided by the same of the real ones. 1 is as diverse; near 0 a model has collapsed to one image.
 ///
 /// # Errors
 /// As [`class_accuracy`], or no class with at least two images in both.
-pub fn spread(
+pub fn diversity(
     classifier: &Classifier,
     images: &Tensor,
-    classes: &[i64],
+    labels: &[i64],
     real: &Split,
 ) -> Result<f64> {
-    let count = images.size().first().copied().unwrap_or(0);
-    ensure!(
-        classes.len() as i64 == count && count > 0,
-        "expected a class for each of {count} images; got {}",
-        classes.len()
-    );
-    let ours = spread_within(&classifier.features(images)?, classes)?;
-    let real = evenly_chosen(real, classes.len().min(real.len() / 2), 0)?;
-    let theirs = spread_within(&features_of(classifier, &real)?, &real.labels(real.len())?)?;
+    check_labels(images, labels)?;
+    let ours = deviation_within(&classifier.features(images)?, labels)?;
+    let real = evenly_chosen(real, labels.len().min(real.len() / 2), 0)?;
+    let theirs = deviation_within(&features_of(classifier, &real)?, &real.labels(real.len())?)?;
     Ok(ours / theirs)
 }
 
 /// The root of the mean squared distance of an image from the mean of its class.
-fn spread_within(features: &Array2<f64>, classes: &[i64]) -> Result<f64> {
+fn deviation_within(features: &Array2<f64>, labels: &[i64]) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
     for class in 0..10 {
         let rows: Vec<ArrayView1<f64>> = features
             .rows()
             .into_iter()
-            .zip(classes)
+            .zip(labels)
             .filter(|(_, label)| **label == class)
             .map(|(row, _)| row)
             .collect();
@@ -91,7 +96,7 @@ fn spread_within(features: &Array2<f64>, classes: &[i64]) -> Result<f64> {
 /// The scores of generated images beside those of as many real ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GenerationScores {
-    /// How many images were judged.
+    /// How many images were evaluated.
     pub images: usize,
     /// [`class_accuracy`]
     pub accuracy: f64,
@@ -99,40 +104,77 @@ pub struct GenerationScores {
     pub frechet: f64,
     /// The same between two real samples of this size.
     pub floor: f64,
-    /// [`spread`]
-    pub spread: f64,
+    /// [`diversity`]
+    pub diversity: f64,
     /// [`copies`], of the first 1,000 images.
     pub copies: f64,
 }
 
-/// Judges generated images: `images` `(N, 1, 28, 28)` in `[0, 1]`, `classes` what each was to show.
-///
-/// Distances are taken from `unseen`, images that neither the generator nor the classifier has learnt from; at least
-/// twice as many as are judged, else fewer of the generated ones count for the distances. Ask for each class as often as
-/// real images show it: the distance counts a wrong mixture, too. Below some hundreds of images, fewer than a few for each of
-/// the 128 features, distance and floor say little.
-///
-/// # Errors
-/// As the scores themselves.
-pub fn judge(
-    classifier: &Classifier,
-    images: &Tensor,
-    classes: &[i64],
-    train: &Split,
-    unseen: &Split,
-) -> Result<GenerationScores> {
-    let count = (classes.len()).min(unseen.len() / 2);
-    let accuracy = class_accuracy(classifier, images, classes)?;
-    let ours = classifier.features(&images.narrow(0, 0, count as i64))?;
-    let real = features_of(classifier, &evenly_chosen(unseen, count, 0)?)?;
-    Ok(GenerationScores {
-        images: classes.len(),
-        accuracy,
-        frechet: frechet_distance(&ours, &real)?,
-        floor: frechet_floor(classifier, unseen, count)?,
-        spread: spread(classifier, images, classes, unseen)?,
-        copies: copies(&images.narrow(0, 0, count.min(1_000) as i64), train, unseen)?,
-    })
+/// Real images, and their features, that generated images are compared with: computed once for many evaluations.
+#[derive(Debug)]
+pub struct Reference {
+    classifier: Classifier,
+    train: Split,
+    features: Array2<f64>,
+    deviation: f64,
+    floor: f64,
+    copy_limit: f64,
+}
+
+impl Reference {
+    /// Prepares evaluations of `count` generated images.
+    ///
+    /// Distances are measured from `unseen`, images that neither the generator nor the classifier was trained on; copies are
+    /// searched in `train`. With fewer than some hundreds of images, a few for each of the 128 features, distance and
+    /// floor say little.
+    ///
+    /// # Errors
+    /// When `unseen` does not have twice as many images.
+    pub fn new(
+        classifier: &Classifier,
+        train: &Split,
+        unseen: &Split,
+        count: usize,
+    ) -> Result<Reference> {
+        let real = evenly_chosen(unseen, count, 0)?;
+        let features = features_of(classifier, &real)?;
+        let others = features_of(classifier, &evenly_chosen(unseen, count, 1)?)?;
+        Ok(Reference {
+            classifier: classifier.replica(Kind::Float),
+            train: train.shallow_clone(),
+            deviation: deviation_within(&features, &real.labels(count)?)?,
+            floor: frechet_distance(&features, &others)?,
+            copy_limit: copy_limit(train, unseen)?,
+            features,
+        })
+    }
+
+    /// Evaluates generated images: `images` `(count, 1, 28, 28)` in `[0, 1]`, and the label of each.
+    ///
+    /// Use each class as often as real images show it: the distance also measures wrong shares of classes.
+    ///
+    /// # Errors
+    /// Another number of images than the reference was made for, or as the scores themselves.
+    pub fn evaluate(&self, images: &Tensor, labels: &[i64]) -> Result<GenerationScores> {
+        check_labels(images, labels)?;
+        let count = self.features.nrows();
+        ensure!(
+            labels.len() == count,
+            "got {} images; this reference compares {count}: choose as many, or make a reference for {}",
+            labels.len(),
+            labels.len()
+        );
+        let (features, classes) = self.classifier.features_and_classes(images)?;
+        let searched = images.narrow(0, 0, count.min(SEARCHED) as i64);
+        Ok(GenerationScores {
+            images: count,
+            accuracy: accuracy(&classes, labels),
+            frechet: frechet_distance(&features, &self.features)?,
+            floor: self.floor,
+            diversity: deviation_within(&features, labels)? / self.deviation,
+            copies: copies(&searched, &self.train, self.copy_limit)?,
+        })
+    }
 }
 
 impl GenerationScores {
@@ -142,7 +184,7 @@ impl GenerationScores {
     }
 
     /// A table of several scores with their names, the lowest distance in bold.
-    pub fn table<S: AsRef<str>>(scores: &[(S, GenerationScores)]) -> Table {
+    pub fn table<S: AsRef<str>>(scores: &[(S, GenerationScores)]) -> Output {
         let best = scores
             .iter()
             .map(|(_, scores)| scores.frechet)
@@ -153,31 +195,28 @@ impl GenerationScores {
                 format!("{:.1} %", 100.0 * scores.accuracy),
                 format!("{:.1}", scores.frechet),
                 format!("{:.1}", scores.over_floor()),
-                format!("{:.2}", scores.spread),
+                format!("{:.2}", scores.diversity),
                 format!("{:.1} %", 100.0 * scores.copies),
             ];
             (cells, scores.frechet == best)
         });
-        let (rows, bold) = rows.unzip();
+        let (rows, bold): (Vec<_>, Vec<bool>) = rows.unzip();
         let (images, floor) = scores
             .first()
             .map_or((0, 0.0), |(_, scores)| (scores.images, scores.floor));
-        Table {
-            head: vec![
-                "",
-                "read as asked",
-                "Fréchet",
-                "over floor",
-                "spread",
-                "copies",
-            ],
-            rows,
-            bold,
-            caption: format!(
-                "{} images each. Two samples of real images are {floor:.1} apart: the floor.",
-                crate::data::thousands(images)
-            ),
-        }
+        let caption = format!(
+            "{} images each. Two samples of real images are {floor:.1} apart: the floor.",
+            thousands(images)
+        );
+        let head = [
+            "",
+            "accuracy",
+            "Fréchet",
+            "over floor",
+            "diversity",
+            "copies",
+        ];
+        table_with_bold(&head, rows, &bold, &caption)
     }
 }
 
@@ -187,13 +226,13 @@ mod tests {
     use ndarray::array;
 
     #[test]
-    fn the_spread_of_copies_is_zero_and_of_the_same_images_one() {
+    fn the_deviation_of_equal_images_is_zero() {
         let features = array![[0.0, 1.0], [2.0, 1.0], [5.0, 5.0], [5.0, 9.0]];
         let classes = [3, 3, 7, 7];
         // Variances 2 and 8, two images each.
-        assert!((spread_within(&features, &classes).unwrap() - 5f64.sqrt()).abs() < 1e-12);
+        assert!((deviation_within(&features, &classes).unwrap() - 5f64.sqrt()).abs() < 1e-12);
         let equal = array![[1.0, 1.0], [1.0, 1.0]];
-        assert_eq!(spread_within(&equal, &[0, 0]).unwrap(), 0.0);
-        assert!(spread_within(&equal, &[0, 1]).is_err());
+        assert_eq!(deviation_within(&equal, &[0, 0]).unwrap(), 0.0);
+        assert!(deviation_within(&equal, &[0, 1]).is_err());
     }
 }

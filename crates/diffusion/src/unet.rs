@@ -1,33 +1,32 @@
-//! The network that learns the reverse process: from a noisy image, the time and a class to the noise in it.
+//! The network that learns the reverse process: from a noisy image, a timestep and a class to the noise in the image.
 //!
-//! A U-Net (Ronneberger et al. 2015; for diffusion Ho et al. 2020, appendix B): it looks at the image at two
-//! sizes, and what the large one saw is handed over to the way back. Blocks are residual (He et al. 2016),
+//! A U-Net (Ronneberger et al. 2015; for diffusion Ho et al. 2020, appendix B): it works on the image at two
+//! sizes, and skip connections pass fine detail from the encoder to the decoder. Blocks are residual (He et al. 2016),
 //! with group normalisation and SiLU before each convolution.
 //!
-//! Quick on a CPU for two reasons. Four neighbouring pixels become four channels before anything else, so
-//! that nothing is computed at 28x28, where a pixel costs most and sees least. And all channels come in
-//! sixteens, which is what the kernels of [`conv`](crate::conv) and [`norm`](crate::norm) are made for.
-
-use std::slice::Iter;
+//! It is fast on a CPU for two reasons. Four neighbouring pixels become four channels before anything else, so
+//! nothing is computed at 28x28, the most expensive size. And the number of channels is always a multiple of
+//! sixteen, which fills the vectors of the operations in [`ops`].
 
 use anyhow::{Result, ensure};
+use ops::Activation;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::conv::Activation;
 use crate::data::SIDE;
 use crate::layers::{
     assert_images, convolutional, convolve, dense, embedding, linear, norm, norm_silu,
+    zero_initialised,
 };
 use crate::model::{Layer, Model, parsed};
 use crate::rng::Rng;
 
-/// How many classes there are; the class after the last one stands for "none".
+/// How many classes there are; the class after the last one stands for "no class".
 pub const CLASSES: i64 = 10;
-/// Waves that tell the time, half of them sines and half cosines.
-const WAVES: i64 = 64;
-/// The slowest wave's length over the fastest one's (Vaswani et al. 2017, section 3.5).
-const SLOWEST: f64 = 10_000.0;
+/// Size of the timestep's sinusoidal embedding: half of it sines, half cosines.
+const SINUSOIDS: i64 = 64;
+/// The longest period over the shortest (Vaswani et al. 2017, section 3.5).
+const LONGEST_PERIOD: f64 = 10_000.0;
 /// Channels of the four neighbours that one pixel is made of.
 const NEIGHBOURS: i64 = 4;
 
@@ -55,7 +54,7 @@ pub struct Unet {
 }
 
 impl Unet {
-    /// A network that has learnt nothing yet.
+    /// An untrained network.
     ///
     /// # Errors
     /// A width that is not a multiple of 16 from 16 to 512.
@@ -67,31 +66,32 @@ impl Unet {
         );
         let rng = &mut Rng::new(config.seed);
         let (large, small) = (SIDE / 2, SIDE / 4);
-        let (few, many, code) = (width, 2 * width, 2 * width);
+        let (wide, embedded) = (2 * width, 2 * width);
         let mut layers = vec![
             Layer::new("image", "InputLayer", &[SIDE, SIDE, 1], vec![]),
-            dense(rng, "time", WAVES, code),
-            dense(rng, "time_1", code, code),
-            embedding(rng, "class", CLASSES + 1, code),
+            dense(rng, "time", SINUSOIDS, embedded),
+            dense(rng, "time_1", embedded, embedded),
+            embedding(rng, "class", CLASSES + 1, embedded),
             Layer::new(
                 "to_channels",
                 "SpaceToDepth",
                 &[large, large, NEIGHBOURS],
                 vec![],
             ),
-            convolutional(rng, "stem", "Conv2D", large, NEIGHBOURS, few),
+            convolutional(rng, "stem", "Conv2D", large, NEIGHBOURS, width),
         ];
-        let block =
-            &mut |name, side, from, to| layers.extend(residual(rng, name, side, from, to, code));
-        block("down", large, few, few);
-        block("down_1", large, few, few);
-        block("deep", small, few, many);
-        block("deep_1", small, many, many);
-        block("up", large, many + few, few);
-        block("up_1", large, few + few, few);
-        layers.push(norm("last_norm", large, few));
-        layers.push(silent(convolutional(
-            rng, "last", "Conv2D", large, few, NEIGHBOURS,
+        let block = &mut |name, side, from, to| {
+            layers.extend(residual_block(rng, name, side, from, to, embedded));
+        };
+        block("down", large, width, width);
+        block("down_1", large, width, width);
+        block("deep", small, width, wide);
+        block("deep_1", small, wide, wide);
+        block("up", large, wide + width, width);
+        block("up_1", large, width + width, width);
+        layers.push(norm("last_norm", large, width));
+        layers.push(zero_initialised(convolutional(
+            rng, "last", "Conv2D", large, width, NEIGHBOURS,
         )));
         layers.push(Layer::new(
             "to_pixels",
@@ -104,39 +104,61 @@ impl Unet {
 
     /// The noise in images `(N, 1, 28, 28)` with pixels in `[-1, 1]`: the same shape.
     ///
-    /// `times` `(N,)` are steps of the schedule, in any kind; `classes` `(N,)` are `int64` in `0..=10`, where
-    /// 10 stands for "none". Computes in the kind of the images.
+    /// `timesteps` `(N,)` are steps of the schedule, in any kind; `classes` `(N,)` are `int64` in `0..=10`, where
+    /// 10 stands for "no class". Computes in the kind of the images.
     ///
     /// # Panics
     /// Tensors of other shapes.
-    pub fn forward(&self, x: &Tensor, times: &Tensor, classes: &Tensor) -> Tensor {
+    pub fn forward(&self, x: &Tensor, timesteps: &Tensor, classes: &Tensor) -> Tensor {
         assert_images(x);
         let images = x.size()[0];
         assert!(
-            times.size() == [images] && classes.size() == [images],
-            "the network takes a time and a class for each of {images} images; got {:?} and {:?}",
-            times.size(),
+            timesteps.size() == [images] && classes.size() == [images],
+            "the network takes a timestep and a class for each of {images} images; got {:?} and {:?}",
+            timesteps.size(),
             classes.size()
         );
-        let mut layers = Cursor(self.layers.iter());
-        layers.next(); // the image
-        let code = linear(&waves(times, x.kind()), layers.next()).silu();
-        let code = linear(&code, layers.next()) + class_code(classes, layers.next(), x.kind());
-        let code = code.silu(); //                                   (N, 2 width)
-        layers.next();
-        let x = space_to_depth(&x.reshape([-1, SIDE, SIDE, 1])); //   (N, 14, 14, 4)
-        let x = convolve(&x, layers.next(), Activation::Linear); //   (N, 14, 14, width)
-        let x = layers.residual(&x, &code);
-        let large = layers.residual(&x, &code);
-        let x = halved(&large); //                                   (N, 7, 7, width)
-        let x = layers.residual(&x, &code); //                       (N, 7, 7, 2 width)
-        let x = layers.residual(&x, &code);
+        let code = self.embedded(timesteps, classes, x.kind()); //      (N, 2 width)
+        let x = space_to_depth(&x.reshape([-1, SIDE, SIDE, 1])); //     (N, 14, 14, 4)
+        let x = convolve(&x, self.layer("stem"), Activation::Linear); // (N, 14, 14, width)
+        let x = self.residual("down", &x, &code);
+        let large = self.residual("down_1", &x, &code);
+        let x = halved(&large); //                                     (N, 7, 7, width)
+        let x = self.residual("deep", &x, &code); //                   (N, 7, 7, 2 width)
+        let x = self.residual("deep_1", &x, &code);
         let x = Tensor::cat(&[doubled(&x), large.shallow_clone()], 3); // (N, 14, 14, 3 width)
-        let up = layers.residual(&x, &code); //                      (N, 14, 14, width)
-        let x = layers.residual(&Tensor::cat(&[up, large], 3), &code);
-        let x = norm_silu(&x, &unshifted(&x), layers.next());
-        let x = convolve(&x, layers.next(), Activation::Linear); //   (N, 14, 14, 4)
+        let x = self.residual("up", &x, &code); //                     (N, 14, 14, width)
+        let x = self.residual("up_1", &Tensor::cat(&[x, large], 3), &code);
+        let x = norm_silu(&x, &no_shift(&x), self.layer("last_norm"));
+        let x = convolve(&x, self.layer("last"), Activation::Linear); // (N, 14, 14, 4)
         depth_to_space(&x).reshape([-1, 1, SIDE, SIDE])
+    }
+
+    /// Timestep and class as one vector for each image, `(N, 2 width)`.
+    fn embedded(&self, timesteps: &Tensor, classes: &Tensor, kind: Kind) -> Tensor {
+        let time = sinusoidal_embedding(timesteps, kind);
+        let time = linear(&time, self.layer("time")).silu();
+        let time = linear(&time, self.layer("time_1"));
+        (time + class_embedding(classes, self.layer("class"), kind)).silu()
+    }
+
+    /// A residual block; the embedding of timestep and class shifts its channels.
+    fn residual(&self, block: &str, x: &Tensor, embedding: &Tensor) -> Tensor {
+        let layer = |part: &str| self.layer(&format!("{block}_{part}"));
+        let h = norm_silu(x, &no_shift(x), layer("norm"));
+        let h = convolve(&h, layer("conv"), Activation::Linear);
+        let shift = linear(embedding, layer("time"));
+        let h = norm_silu(&h, &shift, layer("norm_1"));
+        let h = convolve(&h, layer("conv_1"), Activation::Linear);
+        match x.size()[3] == h.size()[3] {
+            true => x + h,
+            false => linear(x, layer("skip")) + h,
+        }
+    }
+
+    fn layer(&self, name: &str) -> &Layer {
+        let found = self.layers.iter().find(|layer| layer.name == name);
+        found.unwrap_or_else(|| unreachable!("`new` builds a layer {name}"))
     }
 
     /// The settings it was built from.
@@ -173,15 +195,22 @@ impl Model for Unet {
 }
 
 /// The layers of a residual block.
-fn residual(rng: &mut Rng, name: &str, side: i64, from: i64, to: i64, code: i64) -> Vec<Layer> {
+fn residual_block(
+    rng: &mut Rng,
+    name: &str,
+    side: i64,
+    from: i64,
+    to: i64,
+    embedded: i64,
+) -> Vec<Layer> {
     let named = |part: &str| format!("{name}_{part}");
     let mut layers = vec![
         norm(&named("norm"), side, from),
         convolutional(rng, &named("conv"), "Conv2D", side, from, to),
-        dense(rng, &named("time"), code, to),
+        dense(rng, &named("time"), embedded, to),
         norm(&named("norm_1"), side, to),
-        // It starts silent, so that an untrained block changes nothing (Ho et al. 2020's code).
-        silent(convolutional(rng, &named("conv_1"), "Conv2D", side, to, to)),
+        // Zero at first, so an untrained block changes nothing (Ho et al. 2020's code).
+        zero_initialised(convolutional(rng, &named("conv_1"), "Conv2D", side, to, to)),
     ];
     if from != to {
         let mut skip = dense(rng, &named("skip"), from, to);
@@ -191,58 +220,23 @@ fn residual(rng: &mut Rng, name: &str, side: i64, from: i64, to: i64, code: i64)
     layers
 }
 
-/// A layer whose weights are all zero.
-fn silent(mut layer: Layer) -> Layer {
-    tch::no_grad(|| {
-        for (_, weight) in &mut layer.weights {
-            let _ = weight.zero_();
-        }
-    });
-    layer
-}
-
-/// Goes through a network's layers in the order in which they were built.
-struct Cursor<'a>(Iter<'a, Layer>);
-
-impl<'a> Cursor<'a> {
-    fn next(&mut self) -> &'a Layer {
-        let Some(layer) = self.0.next() else {
-            unreachable!("the layers are asked for in the order in which they were built")
-        };
-        layer
-    }
-
-    /// A residual block; the time and the class shift its channels.
-    fn residual(&mut self, x: &Tensor, code: &Tensor) -> Tensor {
-        let h = norm_silu(x, &unshifted(x), self.next());
-        let h = convolve(&h, self.next(), Activation::Linear);
-        let shift = linear(code, self.next());
-        let h = norm_silu(&h, &shift, self.next());
-        let h = convolve(&h, self.next(), Activation::Linear);
-        match x.size()[3] == h.size()[3] {
-            true => x + h,
-            false => linear(x, self.next()) + h,
-        }
-    }
-}
-
 /// No shift: zeros for all channels.
-fn unshifted(x: &Tensor) -> Tensor {
+fn no_shift(x: &Tensor) -> Tensor {
     let shape = x.size();
     Tensor::zeros([shape[0], shape[3]], (x.kind(), x.device()))
 }
 
-/// The time as sines and cosines of many lengths, `(N, 64)` (Vaswani et al. 2017, section 3.5).
-fn waves(times: &Tensor, kind: Kind) -> Tensor {
-    let half = WAVES / 2;
-    let powers = Tensor::arange(half, (Kind::Float, times.device())) / half as f64;
-    let frequencies = (powers * -SLOWEST.ln()).exp();
-    let angles = times.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0);
+/// Timesteps as sines and cosines of many frequencies, `(N, 64)` (Vaswani et al. 2017, section 3.5).
+fn sinusoidal_embedding(timesteps: &Tensor, kind: Kind) -> Tensor {
+    let half = SINUSOIDS / 2;
+    let powers = Tensor::arange(half, (Kind::Float, timesteps.device())) / half as f64;
+    let frequencies = (powers * -LONGEST_PERIOD.ln()).exp();
+    let angles = timesteps.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0);
     Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(kind)
 }
 
-/// The row of each image's class.
-fn class_code(classes: &Tensor, layer: &Layer, kind: Kind) -> Tensor {
+/// The table's row of each image's class.
+fn class_embedding(classes: &Tensor, layer: &Layer, kind: Kind) -> Tensor {
     let [(_, table)] = &layer.weights[..] else {
         unreachable!("an embedding is built with a table")
     };
@@ -302,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn times_differ_and_keep_to_the_range_of_a_sine() {
-        let codes = waves(
+    fn timesteps_have_different_embeddings_in_the_range_of_a_sine() {
+        let codes = sinusoidal_embedding(
             &Tensor::arange(1000, (Kind::Int64, Device::Cpu)),
             Kind::Double,
         );
-        assert_eq!(codes.size(), [1000, WAVES]);
+        assert_eq!(codes.size(), [1000, SINUSOIDS]);
         assert!(codes.abs().max().double_value(&[]) <= 1.0);
         let neighbours = codes.narrow(0, 1, 999) - codes.narrow(0, 0, 999);
         assert!(

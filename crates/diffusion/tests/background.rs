@@ -214,7 +214,7 @@ fn a_unets_training_shows_what_it_draws() {
         notes(&run)["digits"]
             .as_str()
             .unwrap()
-            .contains("as the network draws it by now")
+            .contains("as the network draws it now")
     );
     let again = Training::<Unet>::resume_with(
         &run,

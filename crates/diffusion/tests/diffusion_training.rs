@@ -32,7 +32,7 @@ fn the_unet_has_the_parameters_and_the_shapes_it_says() {
     let whole = |values: &[i64]| Tensor::from_slice(values);
     let noise = unet.forward(&x, &whole(&[0, 500, 999]), &whole(&[3, 10, 0]));
     assert_eq!(noise.size(), [3, 1, 28, 28]);
-    // Its last layer starts silent.
+    // The last layer is zero at first.
     assert_eq!(noise.abs().max().double_value(&[]), 0.0);
     for width in [0, 8, 24, 1024] {
         let error = Unet::new(UnetConfig {
@@ -53,7 +53,7 @@ fn learning(unet: &mut Unet, precision: Precision) -> History {
         epochs: 3,
         batch_size: 64,
         validation: 200,
-        average: Some(0.9),
+        moving_average: Some(0.9),
         precision,
         quiet: true,
         ..FitConfig::default()
@@ -67,7 +67,7 @@ fn the_unet_learns_to_find_noise_in_either_precision() {
     for precision in [Precision::Float32, Precision::Mixed] {
         let mut unet = small();
         let history = learning(&mut unet, precision);
-        // Whoever says "no noise" is off by 1 on average.
+        // A prediction of "no noise" has an error of 1 on average.
         let last = history.last().unwrap().validation.unwrap();
         assert!(last.loss < 0.35, "{precision}: {}", last.loss);
         assert_eq!(last.score, None);
@@ -113,8 +113,8 @@ fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
             epochs: 3,
             batch_size: 50,
             validation: 60,
-            average: Some(0.9),
-            decay: Decay::Cosine,
+            moving_average: Some(0.9),
+            learning_rate_schedule: LearningRateSchedule::Cosine,
             keep,
             precision,
             checkpoint: checkpoint.then(|| folder.path().join(name)),
@@ -219,8 +219,8 @@ fn the_unet_learns_to_denoise_in_one_step_as_the_cnn_does() {
 }
 
 #[test]
-#[should_panic(expected = "a time and a class for each of 3 images; got [1] and [3]")]
-fn a_unet_does_not_guess_what_a_missing_time_may_have_been() {
+#[should_panic(expected = "a timestep and a class for each of 3 images; got [1] and [3]")]
+fn a_missing_timestep_is_refused() {
     let x = Tensor::zeros([3, 1, 28, 28], (Kind::Float, Device::Cpu));
     let (one, three) = (
         Tensor::from_slice(&[5i64]),
@@ -307,7 +307,7 @@ fn the_classifier_learns_to_read() {
     let labels = mnist.test.labels(2_000).unwrap();
     let accuracy = class_accuracy(&classifier, &images, &labels).unwrap();
     assert!(accuracy > 0.85, "{accuracy}");
-    assert!(history.to_string().contains("% right"), "{history}");
+    assert!(history.to_string().contains("% accuracy"), "{history}");
     assert_eq!(classifier.features(&images).unwrap().dim(), (2_000, 128));
     let certainty =
         classifier
@@ -331,26 +331,26 @@ fn settings_that_make_no_sense_are_named() {
         quiet: true,
         ..FitConfig::default()
     };
-    for hidden in [-0.1, 1.5, f64::NAN] {
-        let error = NoisePrediction::of(&config, &schedule, hidden).unwrap_err();
+    for dropout in [-0.1, 1.5, f64::NAN] {
+        let error = NoisePrediction::of(&config, &schedule, dropout).unwrap_err();
         assert!(
             error
                 .to_string()
-                .contains(&format!("hide their class is {hidden}")),
+                .contains(&format!("label dropout is {dropout}")),
             "{error}"
         );
     }
     let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
     for average in [1.0, -0.5, f64::NAN] {
         let config = FitConfig {
-            average: Some(average),
+            moving_average: Some(average),
             ..config.clone()
         };
         let error = fit_with(&mut small(), &split, &objective, &config, &mut ()).unwrap_err();
         assert!(
             error
                 .to_string()
-                .contains(&format!("average keeps {average}")),
+                .contains(&format!("decay of the moving average is {average}")),
             "{error}"
         );
     }

@@ -1,4 +1,4 @@
-//! Explorers: everything is in the page, nothing is asked of anyone, and it stays small.
+//! Sliders: everything is in the page, which asks no server, and the page stays small.
 #![allow(clippy::unwrap_used)]
 
 use anyhow::Result;
@@ -12,7 +12,7 @@ fn digits(n: usize) -> Tensor {
     Mnist::load().unwrap().test.images(n).unwrap()
 }
 
-/// Says that all is noise: quick, and enough for a page.
+/// Predicts that everything is noise: quick, and enough for a page.
 struct AllNoise;
 
 impl NoiseModel for AllNoise {
@@ -22,10 +22,10 @@ impl NoiseModel for AllNoise {
 }
 
 /// What the page's script reads.
-fn data(explorer: &Explorer) -> serde_json::Value {
+fn data(explorer: &Output) -> serde_json::Value {
     let html = explorer.html().unwrap();
     assert!(html.len() < MOST_BYTES, "{} bytes", html.len());
-    assert!(!html.contains("://"), "the page asks somebody");
+    assert!(!html.contains("://"), "the page names a server");
     let start = html.find("application/json\">").unwrap() + 18;
     let end = start + html[start..].find("</script>").unwrap();
     serde_json::from_str(&html[start..end]).unwrap()
@@ -89,7 +89,7 @@ fn a_diffusion_explorer_ends_with_the_image_and_keeps_its_size_over_many_steps()
     let explorer = diffusion_explorer(&AllNoise, &schedule, &sampler, &digits(8), &[None; 8]);
     let data = data(&explorer);
     let frames = data["frames"].as_array().unwrap();
-    check_shape(&data, frames.len(), &["forward", "reverse", "its guess"]);
+    check_shape(&data, frames.len(), &["forward", "reverse", "predicted"]);
     assert!((40..=51).contains(&frames.len()), "{}", frames.len());
     assert_eq!(frames.last().unwrap(), "the image");
     assert_eq!(data["play"], true);
@@ -103,32 +103,6 @@ fn a_guidance_explorer_has_a_frame_for_each_class_and_strength() {
     let data = data(&guidance_explorer(&AllNoise, &schedule, &noise));
     check_shape(&data, 40, &["drawn"]);
     assert_eq!(data["frames"][4 * 7 + 1], "class 7, guidance 0.5");
-}
-
-#[test]
-fn a_wipe_holds_both_pictures() {
-    let (a, b) = (digits(10), digits(10) * 0.5);
-    let data = data(&compare(("one", &a), ("two", &b)));
-    assert_eq!(data["names"], serde_json::json!(["one", "two"]));
-    assert_ne!(data["pictures"][0], data["pictures"][1]);
-    let error = compare(("one", &a), ("few", &digits(3)))
-        .html()
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("[10, 1, 28, 28] and [3, 1, 28, 28]"),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_pad_says_where_its_drawing_goes() {
-    let folder = tempfile::tempdir().unwrap();
-    let pad = Pad::new(folder.path().join("mine.json")).unwrap();
-    let page = pad.show();
-    assert!(page.html().unwrap().contains("mine.json\""));
-    let other = digits(1);
-    assert_eq!(pad.read_or(&other).unwrap(), other);
 }
 
 #[test]

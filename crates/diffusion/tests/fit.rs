@@ -106,11 +106,11 @@ impl<M> Observer<M> for StopAfter {
     }
 }
 
-/// Judges by a list of losses made up beforehand, one after the other.
+/// Has validation losses from a list, one after the other.
 #[derive(Debug)]
-struct Judged(Mutex<Vec<f64>>);
+struct Scripted(Mutex<Vec<f64>>);
 
-impl Objective<Cnn> for Judged {
+impl Objective<Cnn> for Scripted {
     fn measures(&self) -> Measures {
         Measures {
             loss: "binary cross-entropy",
@@ -136,7 +136,7 @@ fn the_best_or_the_last_weights_are_kept() {
     let split = few(60);
     let train = |keep: Keep, epochs: usize| {
         let mut cnn = Cnn::new(CnnConfig::default());
-        let judged = Judged(vec![0.5, 0.3, 0.4].into());
+        let objective = Scripted(vec![0.5, 0.3, 0.4].into());
         let config = FitConfig {
             epochs,
             keep,
@@ -144,7 +144,7 @@ fn the_best_or_the_last_weights_are_kept() {
             batch_size: 25,
             ..Default::default()
         };
-        fit_with(&mut cnn, &split, &judged, &config, &mut ()).unwrap();
+        fit_with(&mut cnn, &split, &objective, &config, &mut ()).unwrap();
         weights(&cnn)
     };
     assert_eq!(
@@ -158,14 +158,14 @@ fn the_best_or_the_last_weights_are_kept() {
 #[test]
 fn an_observer_stops_a_training_after_the_current_batch() {
     let mut cnn = Cnn::new(CnnConfig::default());
-    let judged = Judged(vec![0.5; 9].into());
+    let objective = Scripted(vec![0.5; 9].into());
     let config = FitConfig {
         epochs: 3,
         validation: 10,
         batch_size: 25,
         ..Default::default()
     };
-    let history = fit_with(&mut cnn, &few(85), &judged, &config, &mut StopAfter(4)).unwrap();
+    let history = fit_with(&mut cnn, &few(85), &objective, &config, &mut StopAfter(4)).unwrap();
     assert!(history.stopped);
     assert_eq!((history.batch_losses.len(), history.epochs.len()), (4, 2));
 }
@@ -306,7 +306,7 @@ fn a_training_that_diverges_leaves_the_network_as_it_was() {
 #[test]
 fn the_history_reads_as_lines_with_bar_time_and_scores() {
     let mut cnn = Cnn::new(CnnConfig::default());
-    let judged = Judged(vec![0.5, 0.25].into());
+    let objective = Scripted(vec![0.5, 0.25].into());
     let config = FitConfig {
         epochs: 2,
         validation: 10,
@@ -314,7 +314,7 @@ fn the_history_reads_as_lines_with_bar_time_and_scores() {
         precision: Precision::Float32,
         ..Default::default()
     };
-    let history = fit_with(&mut cnn, &few(85), &judged, &config, &mut ()).unwrap();
+    let history = fit_with(&mut cnn, &few(85), &objective, &config, &mut ()).unwrap();
     let text = history.to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert!(
@@ -338,7 +338,7 @@ fn the_history_reads_as_lines_with_bar_time_and_scores() {
 
 #[test]
 fn threads_share_a_batch_and_change_nothing_but_rounding() {
-    // A last batch of one image leaves a thread without work.
+    // A last batch of one image leaves a worker without a task.
     let split = few(101);
     let train = |threads: usize| {
         let mut cnn = Cnn::new(CnnConfig::default());

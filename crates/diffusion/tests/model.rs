@@ -72,20 +72,23 @@ fn fingerprint(cnn: &Cnn) -> u64 {
 }
 
 #[test]
-fn the_default_start_is_what_it_was_when_a_seed_was_the_only_setting() {
-    // Printed by the version before `Start` came.
+fn the_default_weights_are_those_of_the_first_version() {
+    // Printed by the version before initialisations could be chosen.
     let default = Cnn::new(CnnConfig::default());
     assert_eq!(fingerprint(&default), 0x8e15_408b_0a31_5f98);
     assert_eq!(fingerprint(&cnn(1)), 0xa88f_476e_ca31_3c9e);
     let before: CnnConfig = serde_json::from_str(r#"{"seed":1}"#).unwrap();
-    assert_eq!((before.seed, before.start), (1, Start::Keras));
+    assert_eq!(
+        (before.seed, before.initialisation),
+        (1, Initialisation::Keras)
+    );
     assert!(serde_json::from_str::<CnnConfig>(r#"{"seed":1,"stat":"keras"}"#).is_err());
 }
 
 fn calibrated(seed: u64) -> Cnn {
     Cnn::new(CnnConfig {
         seed,
-        start: Start::Calibrated,
+        initialisation: Initialisation::Calibrated,
     })
 }
 
@@ -104,7 +107,7 @@ fn a_checkpoint_remembers_how_its_weights_started() {
 }
 
 #[test]
-fn a_calibrated_start_differs_in_one_kernel_and_one_bias() {
+fn the_calibrated_initialisation_differs_in_one_kernel_and_one_bias() {
     let pairs = weights(&cnn(1)).into_iter().zip(weights(&calibrated(1)));
     let changed: Vec<usize> = pairs
         .enumerate()
@@ -125,7 +128,7 @@ fn a_calibrated_start_differs_in_one_kernel_and_one_bias() {
 }
 
 #[test]
-fn a_calibrated_start_answers_the_mean_brightness_and_keeps_its_units_alive() {
+fn the_calibrated_initialisation_has_the_mean_brightness_and_keeps_its_units_alive() {
     let mnist = Mnist::load().unwrap();
     let (_, few) = mnist.train.hold_out(5_120).unwrap();
     seed(1);

@@ -6,7 +6,7 @@ use diffusion::prelude::*;
 use diffusion::sample::NoiseModel;
 use tch::Device;
 
-/// Knows that all images are this one.
+/// Knows that all images are this image.
 struct OneImage<'a> {
     image: Tensor,
     schedule: &'a Schedule,
@@ -14,8 +14,8 @@ struct OneImage<'a> {
 
 impl NoiseModel for OneImage<'_> {
     fn noise(&self, x: &Tensor, t: usize, _: &[Option<i64>]) -> Result<Tensor> {
-        let left = self.schedule.alpha_bar()[t];
-        Ok((x - &self.image * left.sqrt()) / (1.0 - left).sqrt())
+        let alpha_bar = self.schedule.alpha_bar()[t];
+        Ok((x - &self.image * alpha_bar.sqrt()) / (1.0 - alpha_bar).sqrt())
     }
 }
 
@@ -28,11 +28,11 @@ struct Normal<'a> {
 
 impl NoiseModel for Normal<'_> {
     fn noise(&self, x: &Tensor, t: usize, _: &[Option<i64>]) -> Result<Tensor> {
-        let left = self.schedule.alpha_bar()[t];
+        let alpha_bar = self.schedule.alpha_bar()[t];
         let variance = self.deviation.powi(2);
-        let gain = variance * left.sqrt() / (left * variance + 1.0 - left);
-        let x0 = (x - left.sqrt() * self.mean) * gain + self.mean;
-        Ok((x - x0 * left.sqrt()) / (1.0 - left).sqrt())
+        let gain = variance * alpha_bar.sqrt() / (alpha_bar * variance + 1.0 - alpha_bar);
+        let x0 = (x - alpha_bar.sqrt() * self.mean) * gain + self.mean;
+        Ok((x - x0 * alpha_bar.sqrt()) / (1.0 - alpha_bar).sqrt())
     }
 }
 
@@ -45,7 +45,7 @@ fn largest(difference: &Tensor) -> f64 {
 }
 
 #[test]
-fn whoever_knows_the_one_image_finds_it_in_any_number_of_steps() {
+fn a_model_that_knows_the_image_finds_it_in_any_number_of_steps() {
     let schedule = Schedule::cosine(1000).unwrap();
     seed(1);
     let image = Tensor::rand([1, 1, 28, 28], (Kind::Float, Device::Cpu));
@@ -97,7 +97,7 @@ fn ddim_with_eta_one_over_all_steps_is_ddpm() {
     let steps = Steps::new(&model, &schedule, &sampler, &[None; 2]).unwrap();
     for (step, t) in steps.zip((0..100).rev()) {
         // Ho et al. 2020, eq. 6 and 7, from the clipped guess.
-        let left = schedule.alpha_bar()[t];
+        let alpha_bar = schedule.alpha_bar()[t];
         let before = if t == 0 {
             1.0
         } else {
@@ -105,9 +105,9 @@ fn ddim_with_eta_one_over_all_steps_is_ddpm() {
         };
         let beta = schedule.betas()[t];
         let eps = model.noise(&x, t, &[]).unwrap();
-        let x0 = ((&x - eps * (1.0 - left).sqrt()) / left.sqrt()).clamp(-1.0, 1.0);
-        let mean = &x0 * (before.sqrt() * beta / (1.0 - left))
-            + &x * ((1.0 - beta).sqrt() * (1.0 - before) / (1.0 - left));
+        let x0 = ((&x - eps * (1.0 - alpha_bar).sqrt()) / alpha_bar.sqrt()).clamp(-1.0, 1.0);
+        let mean = &x0 * (before.sqrt() * beta / (1.0 - alpha_bar))
+            + &x * ((1.0 - beta).sqrt() * (1.0 - before) / (1.0 - alpha_bar));
         x = match t {
             0 => mean,
             _ => mean + rng.normal(&[2, 1, 28, 28]) * variance[t].sqrt(),
@@ -117,7 +117,7 @@ fn ddim_with_eta_one_over_all_steps_is_ddpm() {
 }
 
 #[test]
-fn noise_of_ones_own_leads_where_the_samplers_own_does() {
+fn sampling_from_given_noise_equals_sampling_from_the_same_seed() {
     let schedule = Schedule::cosine(50).unwrap();
     let model = Normal {
         mean: 0.0,
@@ -154,7 +154,7 @@ fn a_seed_gives_the_same_images_again() {
     assert_ne!(draw(1), draw(2));
 }
 
-/// Sees so much noise in every pixel: class + 1, or 0 where nothing is said.
+/// Predicts this noise in every pixel: class + 1, or 0 without a class.
 struct ByClass;
 
 impl NoiseModel for ByClass {
@@ -168,8 +168,8 @@ impl NoiseModel for ByClass {
 }
 
 #[test]
-fn guidance_leads_away_from_what_is_said_of_nothing() {
-    // One step from where nearly nothing is left: the guess is (x - eps √(1 - left)) / √left, in range.
+fn guidance_leads_away_from_the_prediction_without_a_class() {
+    // One step with alpha_bar near 1: x0 is (x - eps √(1 - alpha_bar)) / √alpha_bar, in range.
     let schedule = Schedule::from_alpha_bar(ndarray::array![0.999]).unwrap();
     let guess = |guidance: f64| {
         let sampler = Sampler::ddim(1).guided(guidance);
@@ -192,7 +192,7 @@ fn guidance_leads_away_from_what_is_said_of_nothing() {
 }
 
 #[test]
-fn what_is_known_stays_and_the_rest_is_painted() {
+fn known_pixels_stay_and_the_others_are_drawn() {
     let schedule = Schedule::cosine(100).unwrap();
     let white = Tensor::ones([1, 1, 28, 28], (Kind::Float, Device::Cpu));
     let model = OneImage {
@@ -220,7 +220,7 @@ fn what_is_known_stays_and_the_rest_is_painted() {
 }
 
 #[test]
-fn a_noisy_image_is_cleaned_from_where_it_stands() {
+fn a_noisy_image_is_denoised_from_its_timestep() {
     let schedule = Schedule::cosine(1000).unwrap();
     let image = Tensor::rand([4, 1, 28, 28], (Kind::Float, Device::Cpu));
     let model = OneImage {
@@ -268,7 +268,7 @@ fn what_makes_no_sense_is_named() {
     );
     assert!(text(Sampler::ddim(5), &[Some(12)]).contains("no class 12; expected one of 0 to 9"));
     assert!(text(Sampler::ddim(5), &[Some(-1)]).contains("no class -1"));
-    assert!(text(Sampler::ddim(5), &[]).contains("nothing to draw"));
+    assert!(text(Sampler::ddim(5), &[]).contains("got no labels"));
     for guidance in [f64::NAN, -1.0, f64::INFINITY] {
         let error = text(Sampler::ddim(5).guided(guidance), &one);
         assert!(
@@ -304,7 +304,7 @@ fn what_makes_no_sense_is_named() {
 }
 
 #[test]
-fn the_way_can_be_shown_and_says_what_it_shows() {
+fn the_trajectory_can_be_shown_and_says_what_it_shows() {
     let schedule = Schedule::cosine(100).unwrap();
     let model = Normal {
         mean: 0.0,
@@ -316,7 +316,7 @@ fn the_way_can_be_shown_and_says_what_it_shows() {
     assert!(alt.starts_with("2 digits on their way from noise to digit, at the steps 99, "));
     assert!(alt.ends_with(", image"), "{alt}");
     let alt = samples.guesses(100).alt_text().to_owned();
-    assert!(alt.starts_with("30 digits as the network guessed them"));
+    assert!(alt.starts_with("30 digits as the network predicted them"));
     assert!(alt.contains("steps 99, ") && alt.ends_with(", 0"), "{alt}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("way.gif");
@@ -331,18 +331,4 @@ fn the_way_can_be_shown_and_says_what_it_shows() {
             .alt_text()
             .ends_with("at the steps 99, 0, image")
     );
-}
-
-#[test]
-fn an_animation_that_cannot_be_drawn_says_why() {
-    let digits = |n: i64| Tensor::zeros([n, 1, 28, 28], (Kind::Float, Device::Cpu));
-    let error = |frames: &[Tensor], columns: usize| {
-        let folder = tempfile::tempdir().unwrap();
-        let saved = animation(frames, columns).save(folder.path().join("a.gif"));
-        saved.unwrap_err().to_string()
-    };
-    assert!(error(&[], 3).contains("at least one frame"));
-    assert!(error(&[digits(4)], 0).contains("at least one frame and a column"));
-    assert!(error(&[digits(4), digits(2)], 2).contains("equally many digits"));
-    assert!(error(&[Tensor::from(1.0)], 2).contains("(N, 1, 28, 28)"));
 }

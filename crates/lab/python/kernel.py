@@ -77,7 +77,7 @@ class Kernel:
         try:
             with self.log.open("wb") as log:
                 # What follows a training in a browser waits for its end here, and shows that.
-                env = os.environ | {"DIFFUSION_NOBODY_WATCHES": "1"}
+                env = os.environ | {"FIGURES_UNATTENDED": "1"}
                 self.manager.start_kernel(cwd=str(self.folder), env=env, stdout=log, stderr=log)
             self.group = getattr(self.manager.provisioner, "pgid", None)
             self.client = self.manager.client()

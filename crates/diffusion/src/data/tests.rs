@@ -235,5 +235,5 @@ fn a_split_of_ones_own_keeps_images_and_labels_together() {
     assert!(text(both.first(6)).contains("asked for 6 images; this split has 5"));
     assert!(text(both.first_of_each(1)).contains("of class 1; there are 0"));
     assert!(text(split.select(&[3])).contains("no image 3; this split has images 0 to 2"));
-    assert!(text(split.select(&[])).contains("no images"));
+    assert!(text(split.select(&[])).contains("got no indices; expected at least one image"));
 }

@@ -1,16 +1,13 @@
 //! Checkpoints: a model's weights and configuration in a safetensors file.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail, ensure};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
-use super::Layer;
+use super::layer::Layer;
+use crate::store::{self, Store};
 
 /// Metadata keys of a checkpoint.
 const MODEL_KEY: &str = "model";
@@ -24,44 +21,12 @@ pub(super) fn save(
     path: &Path,
     kind: Kind,
 ) -> Result<()> {
-    let dtype = if kind == Kind::Half {
-        Dtype::F16
-    } else {
-        Dtype::F32
-    };
-    let mut tensors = Vec::new();
-    for (name, weight) in named_weights(layers) {
-        let shape: Vec<usize> = weight.size().iter().map(|&size| size as usize).collect();
-        tensors.push((name, shape, bytes_of(&weight, kind)?));
-    }
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = [
+    let metadata = HashMap::from([
         (MODEL_KEY.to_owned(), model.to_owned()),
         (CONFIG_KEY.to_owned(), settings),
-    ];
-    let bytes = safetensors::serialize(views, &Some(metadata.into()))?;
-    write_whole(path, &bytes)
-}
-
-/// Gives layers the weights of a checkpoint of this kind of model.
-pub(super) fn load(layers: &mut [Layer], model: &str, path: &Path) -> Result<()> {
-    let bytes = read(path)?;
-    let weights =
-        read_weights(&bytes, model, layers).map_err(|error| not_of_this_model(error, path))?;
-    let targets = layers.iter_mut().flat_map(|layer| {
-        let trainable = layer.trainable;
-        layer
-            .weights
-            .iter_mut()
-            .map(move |(_, weight)| (weight, trainable))
-    });
-    for ((target, trainable), weight) in targets.zip(weights) {
-        *target = weight.set_requires_grad(trainable);
-    }
-    Ok(())
+    ]);
+    let weights: Vec<(String, Tensor)> = named_weights(layers).collect();
+    store::write(path, &weights, kind, metadata)
 }
 
 /// The first of these checkpoints that exists.
@@ -73,77 +38,83 @@ pub(super) fn first_of<'a>(paths: &[&'a str]) -> Result<&'a str> {
     }
 }
 
-/// The settings that stand in a checkpoint of this kind of model.
-pub(super) fn saved_settings(model: &str, path: &Path) -> Result<String> {
-    let bytes = read(path)?;
-    let settings = metadata(&bytes, model).and_then(|mut metadata| {
-        metadata
-            .remove(CONFIG_KEY)
-            .context("it names no configuration")
-    });
-    settings.map_err(|error| not_of_this_model(error, path))
+/// A file that was read, and is of the right kind of model.
+pub(super) struct Checkpoint {
+    store: Store,
+    path: PathBuf,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))
-}
-
-pub(super) fn not_of_this_model(error: Error, path: &Path) -> Error {
-    error.context(format!(
-        "{} is not a checkpoint of this model",
-        path.display()
-    ))
-}
-
-/// What a checkpoint says about itself, once it is known to be of this kind of model.
-fn metadata(bytes: &[u8], kind: &str) -> Result<HashMap<String, String>> {
-    let (_, header) =
-        SafeTensors::read_metadata(bytes).context("it is truncated, or not a safetensors file")?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let found = metadata.get(MODEL_KEY);
-    ensure!(
-        found.is_some_and(|found| found == kind),
-        "it holds a model of kind {}; expected {kind:?}",
-        found.map_or("unknown".to_owned(), |found| format!("{found:?}")),
-    );
-    Ok(metadata)
-}
-
-/// The tensors of a checkpoint, in the order of `layers`, once everything about it is right.
-fn read_weights(bytes: &[u8], kind: &str, layers: &[Layer]) -> Result<Vec<Tensor>> {
-    metadata(bytes, kind)?;
-    let file =
-        SafeTensors::deserialize(bytes).context("it is truncated, or not a safetensors file")?;
-    let mut found: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
-    let mut weights = Vec::new();
-    for (name, weight) in named_weights(layers) {
-        let Some(view) = found.remove(&name) else {
-            bail!("the tensor {name} is missing")
+impl Checkpoint {
+    /// Reads a checkpoint of this kind of model.
+    pub(super) fn read(kind: &str, path: &Path) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint {
+            store: store::read(path)?,
+            path: path.to_owned(),
         };
-        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-        ensure!(
-            shape == weight.size(),
-            "the tensor {name} has shape {shape:?}; expected {:?}",
-            weight.size()
-        );
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            other => bail!("the tensor {name} holds {other:?}; expected F32 or F16"),
+        let found = checkpoint.store.metadata.get(MODEL_KEY);
+        let check = || -> Result<()> {
+            ensure!(
+                found.is_some_and(|found| found == kind),
+                "it holds a model of kind {}; expected {kind:?}",
+                found.map_or("unknown".to_owned(), |found| format!("{found:?}")),
+            );
+            Ok(())
         };
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float);
-        ensure!(
-            bool::try_from(tensor.isfinite().all())?,
-            "the tensor {name} holds numbers that are not finite"
-        );
-        weights.push(tensor);
+        checkpoint.named(check())?;
+        Ok(checkpoint)
     }
-    ensure!(
-        found.is_empty(),
-        "it holds tensors that this model does not know: {}",
-        found.keys().cloned().collect::<Vec<_>>().join(", "),
-    );
-    Ok(weights)
+
+    /// The settings that the model was built from, parsed by `parse`.
+    pub(super) fn settings<T>(&self, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+        let settings = self.store.metadata.get(CONFIG_KEY);
+        let settings = settings.context("it names no configuration");
+        self.named(settings.and_then(|settings| parse(settings)))
+    }
+
+    /// Gives layers their weights, once everything about them is right.
+    pub(super) fn load_into(mut self, layers: &mut [Layer]) -> Result<()> {
+        let weights = self.take_weights(layers);
+        let mut weights = self.named(weights)?.into_iter();
+        for layer in layers {
+            let trainable = layer.is_trainable();
+            for ((_, weight), loaded) in layer.weights.iter_mut().zip(&mut weights) {
+                *weight = loaded.set_requires_grad(trainable);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensors in the order of `layers`.
+    fn take_weights(&mut self, layers: &[Layer]) -> Result<Vec<Tensor>> {
+        let found = &mut self.store.tensors;
+        let mut weights = Vec::new();
+        for (name, weight) in named_weights(layers) {
+            let Some(tensor) = found.remove(&name) else {
+                bail!("the tensor {name} is missing")
+            };
+            ensure!(
+                tensor.size() == weight.size(),
+                "the tensor {name} has shape {:?}; expected {:?}",
+                tensor.size(),
+                weight.size()
+            );
+            ensure!(
+                bool::try_from(tensor.isfinite().all())?,
+                "the tensor {name} holds numbers that are not finite"
+            );
+            weights.push(tensor);
+        }
+        ensure!(
+            found.is_empty(),
+            "it holds tensors that this model does not know: {}",
+            found.keys().cloned().collect::<Vec<_>>().join(", "),
+        );
+        Ok(weights)
+    }
+
+    fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| format!("{} is not a checkpoint of this model", self.path.display()))
+    }
 }
 
 fn named_weights(layers: &[Layer]) -> impl Iterator<Item = (String, Tensor)> + '_ {
@@ -153,33 +124,4 @@ fn named_weights(layers: &[Layer]) -> impl Iterator<Item = (String, Tensor)> + '
             .iter()
             .map(|(name, weight)| (format!("{}.{name}", layer.name), weight.shallow_clone()))
     })
-}
-
-fn bytes_of(weight: &Tensor, kind: Kind) -> Result<Vec<u8>> {
-    let flat = weight.detach().to_kind(kind).contiguous().view(-1);
-    let mut bytes = vec![0u8; flat.numel() * kind.elt_size_in_bytes()];
-    flat.f_copy_data_u8(&mut bytes, flat.numel())?;
-    Ok(bytes)
-}
-
-/// Writes a file so that it is there whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let write = || -> Result<()> {
-        fs::create_dir_all(folder)?;
-        let mut name = path.file_name().context("it names no file")?.to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let temporary = folder.join(name);
-        let written = fs::File::create(&temporary)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary); // what is half-written helps nobody
-        }
-        Ok(written?)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

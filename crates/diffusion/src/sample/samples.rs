@@ -1,27 +1,27 @@
-//! What the reverse process leaves: the images, and pictures of the way to them.
+//! Generated images, and pictures of the trajectory to them.
 
 use anyhow::Result;
+use figures::{Output, animation, grid, rows_with_captions};
 use tch::Tensor;
 
-use super::{Step, Steps};
-use crate::figure::{Figure, animation, grid, rows_with_captions};
+use super::steps::{Step, Steps};
 use crate::schedule::to_pixels;
 
-/// How many frames of a long way are kept for strips and animations.
+/// How many frames of a long trajectory are kept for strips and animations.
 const FRAMES: usize = 60;
 /// How many images they show.
 const SHOWN: i64 = 64;
 /// How many images and frames an animation has, and in how many columns: noise cannot be compressed.
 const ANIMATED: (i64, usize, usize) = (24, 30, 8);
 
-/// New images, and the way to them.
+/// Generated images, and the trajectory to them.
 #[derive(Debug)]
 pub struct Samples {
     /// The images, `(N, 1, 28, 28)` in `[0, 1]`.
     pub images: Tensor,
-    /// The first images on their way, `(≤ 64, 1, 28, 28)`, and the step at which they are so: `None` at the end.
-    way: Vec<(Option<usize>, Tensor)>,
-    /// The guesses at the final images, and the step from which they were made.
+    /// The first images at some timesteps, `(≤ 64, 1, 28, 28)`: `None` for the final ones.
+    trajectory: Vec<(Option<usize>, Tensor)>,
+    /// The predictions of the final images, and the timestep at which each was made.
     guesses: Vec<(Option<usize>, Tensor)>,
 }
 
@@ -29,53 +29,49 @@ impl Samples {
     pub(super) fn of(steps: Steps<'_>) -> Result<Samples> {
         // A copy of the first few: a view would keep all of them in memory.
         let few = |x: &Tensor| x.narrow(0, 0, x.size()[0].min(SHOWN)).copy();
-        let every = steps.ahead.len().div_ceil(FRAMES).max(1);
-        let mut from = steps.ahead.last().copied();
-        let mut way = vec![(from, few(&steps.x))];
+        let every = steps.remaining().div_ceil(FRAMES).max(1);
+        let mut from = steps.timestep();
+        let mut trajectory = vec![(from, few(&steps.x()))];
         let mut guesses = Vec::new();
-        let mut last = steps.x.shallow_clone();
+        let mut last = steps.x();
         for (at, step) in steps.enumerate() {
             let Step { t, x, x0 } = step?;
             if (at + 1) % every == 0 || t.is_none() {
-                way.push((t, few(&x)));
+                trajectory.push((t, few(&x)));
                 guesses.push((from, few(&x0)));
             }
             (from, last) = (t, x);
         }
         Ok(Samples {
             images: to_pixels(&last),
-            way,
+            trajectory,
             guesses,
         })
     }
 
     /// The images in a grid.
-    pub fn grid(&self, columns: usize) -> Figure {
+    pub fn grid(&self, columns: usize) -> Output {
         let count = self.images.size()[0];
         grid(&self.images, columns).alt(&format!("A grid of {count} generated digits"))
     }
 
-    /// Some images (at most 64) on their way, from noise to digit, below each other. The columns are steps of the schedule.
-    pub fn strip(&self, images: usize) -> Figure {
-        rows_of(&self.way, images, "on their way from noise to digit")
+    /// The trajectory of some images (at most 64), from noise to digit, below each other. The columns are timesteps.
+    pub fn strip(&self, images: usize) -> Output {
+        rows_of(&self.trajectory, images, "on their way from noise to digit")
     }
 
-    /// What the network thought that the final images are (at most 64), seen from steps on the way.
-    pub fn guesses(&self, images: usize) -> Figure {
-        rows_of(
-            &self.guesses,
-            images,
-            "as the network guessed them on the way",
-        )
+    /// The predictions of the final images (at most 64), made at some timesteps.
+    pub fn guesses(&self, images: usize) -> Output {
+        rows_of(&self.guesses, images, "as the network predicted them")
     }
 
-    /// The way from noise to digits as an animation: up to 24 images in a grid.
-    pub fn animate(&self) -> Figure {
+    /// The trajectory from noise to digits as an animation: up to 24 images in a grid.
+    pub fn animate(&self) -> Output {
         let (most, frames, columns) = ANIMATED;
         let images = self.images.size()[0].min(most);
-        let every = self.way.len().div_ceil(frames).max(1);
+        let every = self.trajectory.len().div_ceil(frames).max(1);
         // Counted from the end, so that the finished images are among them.
-        let last_first = self.way.iter().rev().step_by(every);
+        let last_first = self.trajectory.iter().rev().step_by(every);
         let mut chosen: Vec<Tensor> = last_first
             .map(|(_, x)| to_pixels(&x.narrow(0, 0, images)))
             .collect();
@@ -92,7 +88,7 @@ impl Samples {
 }
 
 /// A row for each of the first images, and a column for some of the frames, evenly spread.
-fn rows_of(frames: &[(Option<usize>, Tensor)], images: usize, what: &str) -> Figure {
+fn rows_of(frames: &[(Option<usize>, Tensor)], images: usize, what: &str) -> Output {
     const COLUMNS: usize = 10;
     let columns = COLUMNS.min(frames.len());
     let between = columns.saturating_sub(1).max(1);

@@ -70,12 +70,12 @@ fn a_step_for_all_images_is_one_for_each() {
 }
 
 #[test]
-fn steps_are_spread_evenly_from_the_noisiest_to_the_first() {
+fn timesteps_are_evenly_spaced_from_the_noisiest_to_the_first() {
     let schedule = Schedule::cosine(1000).unwrap();
-    assert_eq!(schedule.spread(5).unwrap(), [999, 749, 500, 250, 0]);
+    assert_eq!(schedule.timesteps(5).unwrap(), [999, 749, 500, 250, 0]);
     let all: Vec<usize> = (0..1000).rev().collect();
-    assert_eq!(schedule.spread(1000).unwrap(), all);
-    assert_eq!(schedule.spread(1).unwrap(), [999]);
+    assert_eq!(schedule.timesteps(1000).unwrap(), all);
+    assert_eq!(schedule.timesteps(1).unwrap(), [999]);
 }
 
 #[test]
@@ -112,14 +112,14 @@ fn what_makes_no_sense_is_named() {
     assert!(error(&[1, 2, 3]).contains("each of 2 images"));
     assert!(
         schedule
-            .spread(0)
+            .timesteps(0)
             .unwrap_err()
             .to_string()
             .contains("cannot take 0 steps")
     );
     assert!(
         schedule
-            .spread(11)
+            .timesteps(11)
             .unwrap_err()
             .to_string()
             .contains("1 to 10")

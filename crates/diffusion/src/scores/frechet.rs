@@ -1,4 +1,4 @@
-//! The Fréchet distance between clouds of features, and the real samples that it is measured from.
+//! The Fréchet distance between two sets of features, and the real samples that it is measured from.
 
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, Axis};
@@ -7,9 +7,9 @@ use tch::{Kind, Tensor};
 use crate::classifier::Classifier;
 use crate::data::Split;
 
-/// The Fréchet distance between two clouds of features `(N, D)`, each seen as a normal distribution:
+/// The Fréchet distance between two sets of features `(N, D)`, each described by a normal distribution:
 /// `|mean_a - mean_b|² + tr(A + B - 2 √(A B))` with the covariances A and B (Dowson & Landau 1982, eq. 2; for
-/// generated images Heusel et al. 2017). 0 for equal clouds; the smaller, the more alike.
+/// generated images Heusel et al. 2017). 0 for equal sets; smaller is more alike.
 ///
 /// It has a floor: two samples of one distribution differ by chance, the more the smaller they are. Show it beside
 /// the distance between two real samples of the same size.
@@ -32,13 +32,13 @@ pub fn frechet_distance(a: &Array2<f64>, b: &Array2<f64>) -> Result<f64> {
     for features in [a, b] {
         ensure!(
             features.nrows() >= 2 && features.ncols() == a.ncols(),
-            "expected two clouds of at least two points, with the same number of features; got {:?} and {:?}",
+            "expected two sets of at least two rows, with the same number of features; got {:?} and {:?}",
             a.dim(),
             b.dim()
         );
         ensure!(
             features.iter().all(|x| x.is_finite()),
-            "a cloud of features holds numbers that are not finite"
+            "a set of features holds numbers that are not finite"
         );
     }
     let (mean_a, cov_a) = moments(a)?;
@@ -77,8 +77,8 @@ fn eigenvalues(symmetric: &Tensor) -> Result<Tensor> {
     Ok(symmetric.f_linalg_eigvalsh("L")?)
 }
 
-/// The Fréchet distance between two disjoint samples of real images, each of so many: what that of a perfect model would
-/// be. The two are [chosen evenly](evenly_chosen), as MNIST's test images come from one group of writers first and
+/// The Fréchet distance between two disjoint samples of `count` real images: the distance that a perfect model would
+/// have. The two are [chosen evenly](evenly_chosen), as MNIST's test images come from one group of writers first and
 /// another after it.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ fn eigenvalues(symmetric: &Tensor) -> Result<Tensor> {
 pub fn frechet_floor(classifier: &Classifier, split: &Split, count: usize) -> Result<f64> {
     ensure!(
         count >= 2 && 2 * count <= split.len(),
-        "two samples of {count} images cannot be had from {}; expected 2 to {}",
+        "cannot take two samples of {count} images from {}; expected 2 to {}",
         split.len(),
         split.len() / 2
     );
@@ -94,8 +94,8 @@ pub fn frechet_floor(classifier: &Classifier, split: &Split, count: usize) -> Re
     frechet_distance(&features(0)?, &features(1)?)
 }
 
-/// So many images, evenly chosen from the whole split, from its first (0) or its second (1) on: a sample of all its
-/// writers. The two have no image in common.
+/// `count` images, evenly chosen from the whole split, starting at its first image (`offset` 0) or its second (1): a sample
+/// of all its writers. The two have no image in common.
 ///
 /// # Errors
 /// When there are not twice as many images.
@@ -106,7 +106,7 @@ pub fn evenly_chosen(split: &Split, count: usize, offset: usize) -> Result<Split
         split.len(),
         split.len() / 2
     );
-    // An even step, so that the two samples keep out of each other's way.
+    // An even step, so that the two samples have no image in common.
     let step = split.len() / count / 2 * 2;
     let indices: Vec<i64> = (0..count).map(|at| (at * step + offset) as i64).collect();
     split.select(&indices)

@@ -1,14 +1,15 @@
-//! Are they new? The nearest training images, pixel by pixel.
+//! The nearest training images, pixel by pixel: is a generated image new?
 
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
-use crate::data::Split;
-use crate::layers::check_images;
+use crate::data::{Split, check_images};
 
 /// How many training images, and how many others, are compared at once.
 const BLOCK: i64 = 5_000;
 const OTHERS: i64 = 1_000;
+/// How many unseen images the limit for copies comes from.
+const UNSEEN: usize = 2_000;
 
 /// The nearest training image of each image, by pixels: its index and the root of the mean squared difference of a
 /// pixel.
@@ -64,22 +65,28 @@ pub fn nearest(images: &Tensor, split: &Split) -> Result<Vec<(usize, f64)>> {
         .collect())
 }
 
-/// The share of images that are copies: nearer to a training image than `1 in 100` of unseen real images are. A model
-/// that has learnt digits by heart has many; one that draws new ones has about 0.01.
+/// The share of images that are copies: nearer to a training image than `limit`, a [`copy_limit`]. A model that has memorised
+/// digits has many copies; one that draws new digits has about 0.01.
 ///
 /// # Errors
 /// As [`nearest`].
-pub fn copies(images: &Tensor, train: &Split, unseen: &Split) -> Result<f64> {
-    let mut real: Vec<f64> = nearest(&unseen.images(unseen.len().min(2_000))?, train)?
+pub fn copies(images: &Tensor, train: &Split, limit: f64) -> Result<f64> {
+    let found = nearest(images, train)?;
+    let near = found.iter().filter(|(_, distance)| *distance < limit);
+    Ok(near.count() as f64 / found.len() as f64)
+}
+
+/// The distance below which an image counts as a copy: 1 in 100 real images that were not trained on is that near to a
+/// training image.
+///
+/// # Errors
+/// As [`nearest`].
+pub fn copy_limit(train: &Split, unseen: &Split) -> Result<f64> {
+    let unseen = unseen.images(unseen.len().min(UNSEEN))?;
+    let mut distances: Vec<f64> = nearest(&unseen, train)?
         .into_iter()
         .map(|(_, distance)| distance)
         .collect();
-    real.sort_by(f64::total_cmp);
-    let limit = real[real.len() / 100];
-    let ours = nearest(images, train)?;
-    let near = ours
-        .iter()
-        .filter(|(_, distance)| *distance < limit)
-        .count();
-    Ok(near as f64 / ours.len() as f64)
+    distances.sort_by(f64::total_cmp);
+    Ok(distances[distances.len() / 100])
 }

@@ -1,7 +1,7 @@
-//! Training on a thread of its own, so that other cells run meanwhile, and nothing is lost when it ends early.
+//! Training on a thread of its own: other cells run meanwhile, and nothing is lost when the training ends early.
 //!
-//! A training has a folder: its settings, the network that it began with, the state of its last epoch, and the panel that
-//! a page shows. Who has the folder can go on with the training.
+//! A training has a folder with its settings, its first weights, the state of its last epoch, and the content of its
+//! panel. From the folder the training can be resumed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,19 +11,22 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use figures::panel::{STOP_FILE, panel};
+use figures::{Output, is_unattended, rows, write_whole};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tch::Tensor;
 
-use super::checkpoint::Checkpoint;
-use super::panel::{Panel, Watch};
-use super::{Denoising, FitConfig, History, Keep, Objective, config, fit_with, resume};
+use super::config::{self, FitConfig, Keep};
+use super::fit::{fit_with, resume};
+use super::history::{Epoch, History};
+use super::objective::{Denoising, Objective};
+use super::panel::Watch;
+use super::state::Checkpoint;
 use crate::data::Split;
 use crate::denoiser::Denoiser;
-use crate::figure::{Figure, rows};
-use crate::model::{Layer, Model, write_whole};
+use crate::model::{Layer, Model};
 use crate::noise::{corrupt, noise_of};
-use crate::sample::{Sampler, asked, in_turn, sample};
+use crate::sample::{Sampler, balanced_classes, sample, with_labels};
 use crate::schedule::Schedule;
 use crate::unet::Unet;
 
@@ -32,8 +35,6 @@ const SETTINGS: &str = "settings.json";
 const FIRST: &str = "first.safetensors";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const LOCK: &str = "lock";
-/// A file of this name ends the training; the button of its panel makes one.
-pub(super) const STOP: &str = "stop";
 /// How long a training that is told to stop may take to end its batch and its epoch.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many digits a panel shows.
@@ -52,7 +53,7 @@ pub struct Training<M> {
     thread: Option<JoinHandle<(M, Result<History>)>>,
 }
 
-/// What a folder remembers about how its training was begun.
+/// The settings with which a training was started.
 #[derive(Serialize, Deserialize)]
 struct Settings {
     model: String,
@@ -140,13 +141,13 @@ pub fn fit_with_in_background<M: Model + 'static>(
     data: &Split,
     objective: impl Objective<M> + Send + 'static,
     config: &FitConfig,
-    preview: impl Fn(&M) -> Result<Figure> + Send + 'static,
+    preview: impl Fn(&M) -> Result<Output> + Send + 'static,
     folder: impl AsRef<Path>,
 ) -> Result<Training<M>> {
     let config = in_folder(config, folder.as_ref());
     config::check(&config, data)?;
     make_room(folder.as_ref())?;
-    let place = Place::taken(folder.as_ref())?;
+    let place = LockedFolder::lock(folder.as_ref())?;
     model.save(folder.as_ref().join(FIRST))?;
     Settings::of(M::KIND, model.layers(), &config).write(folder.as_ref())?;
     let data = data.shallow_clone();
@@ -181,11 +182,11 @@ impl<M: Model + 'static> Training<M> {
     ) -> Result<Training<M>>
     where
         O: Objective<M> + Send + 'static,
-        P: Fn(&M) -> Result<Figure> + Send + 'static,
+        P: Fn(&M) -> Result<Output> + Send + 'static,
     {
         let folder = folder.as_ref();
         let settings = Settings::read(folder, M::KIND)?;
-        let place = Place::taken(folder)?;
+        let place = LockedFolder::lock(folder)?;
         // The folder may have been moved since.
         let config = in_folder(&settings.config, folder);
         let mut model = M::load(folder.join(FIRST))?;
@@ -193,24 +194,24 @@ impl<M: Model + 'static> Training<M> {
             layer.set_trainable(settings.trainable.contains(&layer.name));
         }
         let checkpoint = Checkpoint::read(&folder.join(CHECKPOINT))?;
-        let _ = fs::remove_file(folder.join(STOP)); // there is one only after the button was pressed
+        let _ = fs::remove_file(folder.join(STOP_FILE)); // there is one only after the button was pressed
         let (objective, preview) = (objective(&config)?, preview(&config)?);
         let data = data.shallow_clone();
-        let earlier = Some(checkpoint.course());
+        let earlier = Some(checkpoint.progress());
         start(model, place, preview, earlier, move |model, watch| {
             resume(model, &data, &objective, &config, watch)
         })
     }
 
-    /// A panel that follows the training in a notebook: loss, scores, what the network makes of some digits by now,
-    /// the time left, and a button that stops it. When the training has ended it becomes a picture.
-    pub fn monitor(&self) -> Panel {
-        if crate::show::nobody_watches() {
+    /// A panel that follows the training in a notebook: loss, scores, some digits as the network denoises or draws them now,
+    /// the time to go, and a button that stops the training. When the training has ended the panel becomes a picture.
+    pub fn monitor(&self) -> Output {
+        if is_unattended() {
             while self.is_running() {
                 thread::sleep(Duration::from_millis(50));
             }
         }
-        Panel::of(&self.folder)
+        panel(&self.folder)
     }
 
     /// Ends the training after its current batch. What it has learnt until then is kept: [`wait`](Training::wait) gives it.
@@ -240,7 +241,7 @@ impl<M: Model + 'static> Training<M> {
         };
         let (model, history) = thread.join().map_err(|_| {
             anyhow!(
-                "the training came to grief; {} keeps its last epoch, and `Training::resume` goes on from there",
+                "the training thread panicked; {} keeps the last epoch, and `Training::resume` goes on from there",
                 self.folder.display()
             )
         })?;
@@ -248,12 +249,12 @@ impl<M: Model + 'static> Training<M> {
     }
 }
 
-/// Nobody can wait for it any more, so it ends.
+/// Nobody can wait for the training any more, so it ends.
 impl<M> Drop for Training<M> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // an error was nobody's to see
+            let _ = thread.join(); // nobody is there to see an error
         }
     }
 }
@@ -281,13 +282,13 @@ fn make_room(folder: &Path) -> Result<()> {
             folder.display()
         );
         let started = std::time::Instant::now();
-        while lock(folder)?.is_none() {
+        while try_lock(folder)?.is_none() {
             ensure!(
                 started.elapsed() < PATIENCE,
                 "{} holds a training that does not stop: stop it, or choose another folder",
                 folder.display()
             );
-            fs::write(folder.join(STOP), "stop")?;
+            fs::write(folder.join(STOP_FILE), "stop")?;
             thread::sleep(Duration::from_millis(20));
         }
         let mut before = folder.as_os_str().to_owned();
@@ -303,28 +304,28 @@ fn make_room(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-/// The lock of a folder, which a training holds while it runs; None if somebody holds it.
-fn lock(folder: &Path) -> Result<Option<File>> {
+/// The lock of a folder, which a training holds while it runs; None if another training holds it.
+fn try_lock(folder: &Path) -> Result<Option<File>> {
     let path = folder.join(LOCK);
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(file.try_lock().is_ok().then_some(file))
 }
 
-/// A folder that is a training's own for as long as this lives.
-struct Place {
+/// A folder that no other training uses as long as this value lives.
+struct LockedFolder {
     folder: PathBuf,
     _lock: File,
 }
 
-impl Place {
-    fn taken(folder: &Path) -> Result<Place> {
-        let lock = lock(folder)?.with_context(|| {
+impl LockedFolder {
+    fn lock(folder: &Path) -> Result<LockedFolder> {
+        let lock = try_lock(folder)?.with_context(|| {
             format!(
                 "the training in {} is still running: stop it, or wait for it",
                 folder.display()
             )
         })?;
-        Ok(Place {
+        Ok(LockedFolder {
             folder: folder.to_owned(),
             _lock: lock,
         })
@@ -333,9 +334,9 @@ impl Place {
 
 fn start<M: Model + 'static>(
     mut model: M,
-    place: Place,
-    preview: impl Fn(&M) -> Result<Figure> + Send + 'static,
-    earlier: Option<(Vec<super::Epoch>, Vec<f64>)>,
+    place: LockedFolder,
+    preview: impl Fn(&M) -> Result<Output> + Send + 'static,
+    earlier: Option<(Vec<Epoch>, Vec<f64>)>,
     train: impl FnOnce(&mut M, &mut Watch<M>) -> Result<History> + Send + 'static,
 ) -> Result<Training<M>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -361,7 +362,7 @@ fn start<M: Model + 'static>(
 fn denoised<M: Denoiser>(
     data: &Split,
     noise: f64,
-) -> Result<impl Fn(&M) -> Result<Figure> + Send + 'static + use<M>> {
+) -> Result<impl Fn(&M) -> Result<Output> + Send + 'static + use<M>> {
     let (clean, noisy) = last_digits(data, noise)?;
     Ok(move |model: &M| Ok(three_rows(&clean, &noisy, &model.denoise(&noisy)?)))
 }
@@ -376,30 +377,30 @@ fn last_digits(data: &Split, noise: f64) -> Result<(Tensor, Tensor)> {
     Ok((clean, noisy))
 }
 
-fn three_rows(clean: &Tensor, noisy: &Tensor, denoised: &Tensor) -> Figure {
+fn three_rows(clean: &Tensor, noisy: &Tensor, denoised: &Tensor) -> Output {
     rows(&[
         ("original", clean),
         ("noisy", noisy),
         ("denoised", denoised),
     ])
-    .alt("Ten digits: original, noisy, and as the network denoises them by now")
+    .alt("Ten digits: original, noisy, and as the network denoises them now")
 }
 
-/// The preview of a U-Net's training: a digit of each class, drawn by the network as it is by now, always from the same
+/// The preview of a U-Net's training: a digit of each class, drawn by the network of this moment, always from the same
 /// noise.
 pub fn digits_drawn(
     schedule: &Schedule,
     sampler: &Sampler,
-) -> impl Fn(&Unet) -> Result<Figure> + Send + 'static + use<> {
+) -> impl Fn(&Unet) -> Result<Output> + Send + 'static + use<> {
     let (schedule, sampler) = (schedule.clone(), sampler.clone());
     move |unet: &Unet| {
-        let drawn = sample(unet, &schedule, &sampler, &asked(&in_turn(SHOWN)))?;
+        let drawn = sample(
+            unet,
+            &schedule,
+            &sampler,
+            &with_labels(&balanced_classes(SHOWN)),
+        )?;
         Ok(rows(&[("drawn", &drawn.images)])
-            .alt("A digit of each class, as the network draws it by now"))
+            .alt("A digit of each class, as the network draws it now"))
     }
-}
-
-/// Notes for the panel, whatever they are.
-pub(super) fn write_notes(folder: &Path, name: &str, notes: &Value) -> Result<()> {
-    write_whole(&folder.join(name), notes.to_string().as_bytes())
 }

@@ -1,13 +1,13 @@
-//! What one can set about a training.
+//! The settings of a training.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use ops::Precision;
+use ops::pool::{check_threads, threads};
 use serde::{Deserialize, Serialize};
 
-use crate::crew::{check_threads, threads};
 use crate::data::Split;
-use crate::precision::Precision;
 
 /// Settings of [`fit`](super::fit). A cell states only what differs from the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,18 +19,19 @@ pub struct FitConfig {
     pub batch_size: usize,
     /// Adam's step size (default 1e-3).
     pub learning_rate: f64,
-    /// How the step size changes on the way (default [`Decay::None`]).
-    pub decay: Decay,
-    /// Ends with an exponential moving average of the weights instead of the last ones, which keeps so much of itself
-    /// at each step (0.999 is usual for diffusion; default None): steps that go to and fro cancel (Polyak &
-    /// Juditsky 1992; Ho et al. 2020, section 4). Validation and [`Observer::epoch`](super::Observer::epoch) see the average, too.
-    pub average: Option<f64>,
+    /// How the step size changes during training (default [`LearningRateSchedule::Constant`]).
+    pub learning_rate_schedule: LearningRateSchedule,
+    /// Ends with an exponential moving average of the weights instead of the last ones. The number is the decay, the share
+    /// of itself that the average keeps at each step (0.999 is usual for diffusion; default None): steps to and fro
+    /// cancel (Polyak & Juditsky 1992; Ho et al. 2020, section 4). Validation and
+    /// [`Observer::epoch`](super::Observer::epoch) see the average, too.
+    pub moving_average: Option<f64>,
     /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5). This and `draw`
     /// are the denoiser's; other objectives have no use for them.
     pub noise: f64,
-    /// Whether each epoch draws its noise anew (default [`Noise::Fresh`]).
+    /// Whether each epoch draws new noise (default [`Noise::Fresh`]).
     pub draw: Noise,
-    /// How many images, the last of the split, to hold out and judge by after each epoch; 0 for
+    /// How many images, the last of the split, to hold out for validation after each epoch; 0 for
     /// none (default 5,000).
     pub validation: usize,
     /// Which weights to end with (default [`Keep::Last`]).
@@ -38,11 +39,11 @@ pub struct FitConfig {
     /// In which precision to compute (default: [`Precision::of_this_cpu`]).
     pub precision: Precision,
     /// How many threads compute (default: [`threads`], all cores this process may use). Each takes
-    /// a part of every batch; sums are then rounded in another order, so that another number of
+    /// a part of every batch; sums are then rounded in another order, so another number of
     /// threads gives slightly different weights.
     pub threads: usize,
-    /// The seed of the order of the images and of their noise (default 42). Who trains on with a
-    /// second `fit` gives it another seed, else the same noise comes again.
+    /// The seed of the order of the images and of their noise (default 42). For a second
+    /// `fit` of the same network choose another seed, else the same noise comes again.
     pub seed: u64,
     /// A file that each epoch leaves its state in, for [`resume`](super::resume) (default None). It must not be
     /// there when a training begins.
@@ -57,8 +58,8 @@ impl Default for FitConfig {
             epochs: 1,
             batch_size: 128,
             learning_rate: 1e-3,
-            decay: Decay::None,
-            average: None,
+            learning_rate_schedule: LearningRateSchedule::Constant,
+            moving_average: None,
             noise: 0.5,
             draw: Noise::Fresh,
             validation: 5_000,
@@ -72,31 +73,30 @@ impl Default for FitConfig {
     }
 }
 
-/// How the step size changes while a network is trained.
+/// How the learning rate changes during training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Decay {
-    /// It does not.
-    None,
-    /// It falls to zero like half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5), so that the last steps only
-    /// polish.
+pub enum LearningRateSchedule {
+    /// It stays the same.
+    Constant,
+    /// It falls to zero like half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5): the last steps are small.
     Cosine,
 }
 
-impl Decay {
-    /// What is left of the step size after a share of the training.
+impl LearningRateSchedule {
+    /// The factor of the step size after a share of the training.
     pub(super) fn factor(self, done: f64) -> f64 {
         match self {
-            Decay::None => 1.0,
-            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            LearningRateSchedule::Constant => 1.0,
+            LearningRateSchedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         }
     }
 }
 
-/// Whether each epoch draws its noise anew.
+/// Whether each epoch draws new noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Noise {
     /// Each epoch draws new noise, so the network never sees a noisy image twice and cannot
-    /// learn noise by heart. The default: it costs nothing and generalises better.
+    /// memorise the noise. The default: it costs nothing and generalises better.
     Fresh,
     /// Each image keeps its noise in all epochs, as when the noisy images are made once before training.
     Fixed,
@@ -129,10 +129,10 @@ pub(super) fn check(config: &FitConfig, data: &Split) -> Result<()> {
     );
     ensure!(
         config
-            .average
+            .moving_average
             .is_none_or(|decay| (0.0..1.0).contains(&decay)),
-        "the moving average keeps {} of its weights at each step; expected a number from 0 to below 1 (0.999 is usual)",
-        config.average.unwrap_or_default(),
+        "the decay of the moving average is {}; expected a number from 0 to below 1 (0.999 is usual)",
+        config.moving_average.unwrap_or_default(),
     );
     ensure!(
         config.validation < data.len(),

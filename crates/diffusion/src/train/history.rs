@@ -1,17 +1,13 @@
-//! What a training leaves behind: its numbers, printed while it runs and drawn afterwards.
+//! The history of a training: its numbers, as lines and as a curve.
 
 use std::fmt;
-use std::ops::ControlFlow;
-use std::time::Instant;
 
+use figures::{Output, Series, curve, thousands};
 use serde::{Deserialize, Serialize};
 
-use super::{Observer, Plan, Validation};
-use crate::data::thousands;
-use crate::figure::{Figure, Series, curve};
+use super::objective::Validation;
+use super::plan::Plan;
 
-/// Batches to wait before the time that a training takes is estimated.
-const WARM_UP: usize = 20;
 /// Points of a drawn loss curve: each is the mean over its share of the batches.
 const POINTS: usize = 100;
 
@@ -20,7 +16,7 @@ const POINTS: usize = 100;
 pub struct Epoch {
     /// Counted from 1.
     pub number: usize,
-    /// Mean loss over the images, while they were learnt from.
+    /// Mean loss over the images, during training.
     pub loss: f64,
     /// Loss and score on the held-out images, if there are any.
     pub validation: Option<Validation>,
@@ -28,7 +24,7 @@ pub struct Epoch {
     pub seconds: f64,
 }
 
-/// The course of a training.
+/// The history of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     /// How much work was planned.
@@ -51,8 +47,8 @@ impl History {
         }
     }
 
-    /// The loss as it fell: while learning (averaged over a few batches) and on held-out images.
-    pub fn plot(&self) -> Figure {
+    /// The loss curve: in training (averaged over a few batches) and on held-out images.
+    pub fn plot(&self) -> Output {
         let epochs = |batches: f64| batches / self.plan.batches as f64;
         let size = self.batch_losses.len().div_ceil(POINTS).max(1);
         let training = self
@@ -93,7 +89,7 @@ impl History {
 
     /// Shows the history in a notebook.
     pub fn evcxr_display(&self) {
-        crate::show::text(&self.to_string());
+        Output::plain(self.to_string()).evcxr_display();
     }
 }
 
@@ -127,78 +123,4 @@ pub(super) fn line(plan: &Plan, epoch: &Epoch) -> String {
         "epoch {}/{} {bar} {:>3.0} s  loss {:.4}{validation}",
         epoch.number, plan.epochs, epoch.seconds, epoch.loss
     )
-}
-
-/// The observer that prints: an estimate after the first batches, then a line for each epoch.
-#[derive(Debug)]
-pub struct PrintLines {
-    started: Instant,
-    /// Batches that an earlier run had done, where this one goes on with it.
-    before: Option<usize>,
-}
-
-impl Default for PrintLines {
-    fn default() -> PrintLines {
-        PrintLines {
-            started: Instant::now(),
-            before: None,
-        }
-    }
-}
-
-impl PrintLines {
-    /// Seconds still to go, by the speed so far.
-    fn seconds_left(&self, plan: &Plan, done: usize) -> f64 {
-        let left = (plan.epochs * plan.batches).saturating_sub(done);
-        let here = done.saturating_sub(self.before.unwrap_or(0)).max(1);
-        self.started.elapsed().as_secs_f64() * left as f64 / here as f64
-    }
-}
-
-impl<M> Observer<M> for PrintLines {
-    fn start(&mut self, plan: &Plan) {
-        self.begin(plan);
-    }
-
-    fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
-        self.after_batch(plan, batch, loss);
-        ControlFlow::Continue(())
-    }
-
-    fn epoch(&mut self, plan: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
-        self.after_epoch(plan, epoch);
-        ControlFlow::Continue(())
-    }
-}
-
-impl PrintLines {
-    fn begin(&mut self, plan: &Plan) {
-        *self = PrintLines::default();
-        println!(
-            "Training on {} images, {} held out, in {}.",
-            thousands(plan.images),
-            thousands(plan.validation),
-            plan.precision,
-        );
-    }
-
-    fn after_batch(&mut self, plan: &Plan, batch: usize, loss: f64) {
-        let before = *self.before.get_or_insert(batch - 1);
-        if batch == before + WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
-            println!(
-                "About {:.0} s to go; the loss is {loss:.4} by now.",
-                self.seconds_left(plan, batch)
-            );
-        }
-    }
-
-    fn after_epoch(&self, plan: &Plan, epoch: &Epoch) {
-        let left = self.seconds_left(plan, epoch.number * plan.batches);
-        let left = if epoch.number < plan.epochs {
-            format!("  ({left:.0} s to go)")
-        } else {
-            String::new()
-        };
-        println!("{}{left}", line(plan, epoch));
-    }
 }

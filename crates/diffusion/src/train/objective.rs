@@ -1,8 +1,9 @@
-//! What a training aims at.
+//! Objectives: the loss that a training lowers, and the score on held-out images.
 
 use std::fmt;
 
 use anyhow::Result;
+use ops::Precision;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -12,9 +13,8 @@ use crate::denoiser::Denoiser;
 use crate::metrics::{binary_cross_entropy, noisy_batch, psnr};
 use crate::model::Forward;
 use crate::noise::{check_level, corrupt, noise_of};
-use crate::precision::Precision;
 
-/// What a training aims at: how far off a batch is, and how good the model is on images it has not seen.
+/// The loss of a batch, and how good the model is on held-out images.
 pub trait Objective<M>: fmt::Debug + Sync {
     /// What the loss and the score are called, in lines and pictures.
     fn measures(&self) -> Measures;
@@ -23,9 +23,9 @@ pub trait Objective<M>: fmt::Debug + Sync {
     ///
     /// The model's weights are in the kind of [`FitConfig::precision`]; give it images of that kind.
     ///
-    /// A batch may be a part of one: each thread computes a part. What is random in a loss must come from
+    /// A batch may be a part of a batch: each worker computes a part. What is random in a loss must come from
     /// [`Rng::stream`](crate::rng::Rng::stream), keyed by epoch and image, not from libtorch's generator,
-    /// which the threads share.
+    /// which the workers share.
     ///
     /// # Errors
     /// When the model's output and the data do not fit each other.
@@ -47,7 +47,7 @@ pub struct Measures {
     pub unit: &'static str,
 }
 
-/// How good a model is on images it has not seen.
+/// Loss and score on held-out images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// The loss, as in training.
@@ -56,7 +56,7 @@ pub struct Validation {
     pub score: Option<f64>,
 }
 
-/// The lesson's objective: from a noisy image to the original, judged by binary cross-entropy.
+/// The lesson's objective: from a noisy image to the original, with binary cross-entropy as the loss.
 #[derive(Clone, Debug)]
 pub struct Denoising {
     noise: f64,
@@ -95,8 +95,8 @@ impl Denoising {
     }
 }
 
-/// How good a denoiser's answers are.
-fn judged(logits: &Tensor, clean: &Tensor) -> Result<Validation> {
+/// Loss and score of a denoiser's output.
+fn evaluate_denoised(logits: &Tensor, clean: &Tensor) -> Result<Validation> {
     let psnr = psnr(clean, &logits.sigmoid())?;
     Ok(Validation {
         loss: binary_cross_entropy(logits, clean)?.double_value(&[]),
@@ -119,12 +119,12 @@ impl<M: Denoiser> Objective<M> for Denoising {
 
     fn validate(&self, model: &M, held_out: &Split, batch: &[i64]) -> Result<Validation> {
         let (clean, noisy) = noisy_batch(held_out, self.noise, batch);
-        judged(&self.logits(model, &noisy), &clean)
+        evaluate_denoised(&self.logits(model, &noisy), &clean)
     }
 }
 
-/// A classifier's objective: the right class, judged by cross-entropy, `-log p(class)` in nats an image (Bishop
-/// 2006, *Pattern Recognition and Machine Learning*, eq. 4.108). The score is the share of right answers.
+/// A classifier's objective: the right class, with cross-entropy as the loss, `-log p(class)` in nats an image (Bishop
+/// 2006, *Pattern Recognition and Machine Learning*, eq. 4.108). The score is the accuracy in percent.
 #[derive(Clone, Debug)]
 pub struct Classification {
     precision: Precision,
@@ -148,7 +148,7 @@ impl<M: Forward> Objective<M> for Classification {
     fn measures(&self) -> Measures {
         Measures {
             loss: "cross-entropy",
-            unit: "% right",
+            unit: "% accuracy",
         }
     }
 
@@ -161,12 +161,12 @@ impl<M: Forward> Objective<M> for Classification {
 
     fn validate(&self, model: &M, held_out: &Split, batch: &[i64]) -> Result<Validation> {
         let logits = self.logits(model, held_out, batch);
-        read_right(&logits, &held_out.gather_labels(batch))
+        evaluate_classes(&logits, &held_out.gather_labels(batch))
     }
 }
 
-/// How often a classifier's answers are right.
-fn read_right(logits: &Tensor, classes: &Tensor) -> Result<Validation> {
+/// Loss and accuracy of a classifier's output.
+fn evaluate_classes(logits: &Tensor, classes: &Tensor) -> Result<Validation> {
     let right = logits.argmax(1, false).eq_tensor(classes).sum(Kind::Double);
     Ok(Validation {
         loss: logits.cross_entropy_for_logits(classes).double_value(&[]),

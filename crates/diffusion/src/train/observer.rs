@@ -1,0 +1,107 @@
+//! Who follows a training: the trait, and the observer that prints.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use figures::thousands;
+
+use super::history::{Epoch, line};
+use super::plan::Plan;
+
+/// Batches to wait before the time that a training takes is estimated.
+const WARM_UP: usize = 20;
+
+/// Follows a training of a model `M` and can end it: `ControlFlow::Break` stops the training after the current
+/// batch. It sees the model of this moment.
+pub trait Observer<M> {
+    /// Called once, before the first batch.
+    fn start(&mut self, _plan: &Plan) {}
+
+    /// Called after every batch with its number, counted from 1 over all epochs, and its loss. The model
+    /// has the weights of this moment, also where a moving average is kept.
+    fn batch(&mut self, _plan: &Plan, _model: &M, _batch: usize, _loss: f64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// Called after every epoch, validation included. Where a moving average is kept, the model has its weights.
+    fn epoch(&mut self, _plan: &Plan, _model: &M, _epoch: &Epoch) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// Does nothing.
+impl<M> Observer<M> for () {}
+
+/// The observer that prints: an estimate after the first batches, then a line for each epoch.
+#[derive(Debug)]
+pub struct PrintLines {
+    started: Instant,
+    /// Batches that an earlier run had done, where this one goes on with it.
+    before: Option<usize>,
+}
+
+impl Default for PrintLines {
+    fn default() -> PrintLines {
+        PrintLines {
+            started: Instant::now(),
+            before: None,
+        }
+    }
+}
+
+impl PrintLines {
+    /// Seconds still to go, by the speed so far.
+    fn seconds_left(&self, plan: &Plan, done: usize) -> f64 {
+        let left = (plan.epochs * plan.batches).saturating_sub(done);
+        let here = done.saturating_sub(self.before.unwrap_or(0)).max(1);
+        self.started.elapsed().as_secs_f64() * left as f64 / here as f64
+    }
+}
+
+impl<M> Observer<M> for PrintLines {
+    fn start(&mut self, plan: &Plan) {
+        self.begin(plan);
+    }
+
+    fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
+        self.after_batch(plan, batch, loss);
+        ControlFlow::Continue(())
+    }
+
+    fn epoch(&mut self, plan: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
+        self.after_epoch(plan, epoch);
+        ControlFlow::Continue(())
+    }
+}
+
+impl PrintLines {
+    fn begin(&mut self, plan: &Plan) {
+        *self = PrintLines::default();
+        println!(
+            "Training on {} images, {} held out, in {}.",
+            thousands(plan.images),
+            thousands(plan.validation),
+            plan.precision,
+        );
+    }
+
+    fn after_batch(&mut self, plan: &Plan, batch: usize, loss: f64) {
+        let before = *self.before.get_or_insert(batch - 1);
+        if batch == before + WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
+            println!(
+                "About {:.0} s to go; the loss is now {loss:.4}.",
+                self.seconds_left(plan, batch)
+            );
+        }
+    }
+
+    fn after_epoch(&self, plan: &Plan, epoch: &Epoch) {
+        let left = self.seconds_left(plan, epoch.number * plan.batches);
+        let left = if epoch.number < plan.epochs {
+            format!("  ({left:.0} s to go)")
+        } else {
+            String::new()
+        };
+        println!("{}{left}", line(plan, epoch));
+    }
+}

@@ -1,0 +1,189 @@
+//! The state of a training: what changes while it runs, and how it is kept in a file to go on from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::adam::{Adam, AdamState};
+use super::config::FitConfig;
+use super::history::{Epoch, History};
+use super::moving_average::MovingAverage;
+use super::plan::Plan;
+use crate::model::Layer;
+use crate::store;
+
+/// The metadata key of everything that is not a tensor.
+const KEY: &str = "training";
+
+/// What changes while a training runs.
+pub(super) struct State {
+    pub(super) adam: Adam,
+    pub(super) average: Option<MovingAverage>,
+    pub(super) history: History,
+    /// The lowest validation loss and its weights.
+    pub(super) best: Option<(f64, Vec<Tensor>)>,
+}
+
+impl State {
+    pub(super) fn new(adam: Adam, config: &FitConfig, plan: Plan) -> State {
+        let average = |decay| MovingAverage::new(decay, adam.copy_weights());
+        State {
+            average: config.moving_average.map(average),
+            history: History::new(plan),
+            best: None,
+            adam,
+        }
+    }
+
+    /// Swaps the weights and their moving average, if there is one.
+    pub(super) fn swap_average(&mut self) -> Result<()> {
+        if let Some(average) = &mut self.average {
+            let weights = self.adam.copy_weights();
+            self.adam.restore_weights(&average.weights)?;
+            average.weights = weights;
+        }
+        Ok(())
+    }
+
+    /// Writes everything that [`restore`](State::restore) needs; an older file is replaced whole or not at all.
+    pub(super) fn save(&self, path: &Path, settings: &str) -> Result<()> {
+        let mut tensors: Vec<(String, Tensor)> = Vec::new();
+        let mut add = |name: &str, all: &[Tensor]| {
+            let named = |(at, tensor): (usize, &Tensor)| (format!("{name}.{at}"), tensor.detach());
+            tensors.extend(all.iter().enumerate().map(named));
+        };
+        let adam = self.adam.state();
+        add("weight", &self.adam.weights());
+        add("first_moment", &adam.first_moments);
+        add("second_moment", &adam.second_moments);
+        if let Some(average) = &self.average {
+            add("average", &average.weights);
+        }
+        if let Some((_, weights)) = &self.best {
+            add("best", weights);
+        }
+        let notes = Notes {
+            settings: settings.to_owned(),
+            steps: adam.steps,
+            epochs: self.history.epochs.clone(),
+            batch_losses: self.history.batch_losses.clone(),
+            best_loss: self.best.as_ref().map(|(loss, _)| *loss),
+        };
+        let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&notes)?)]);
+        store::write(path, &tensors, Kind::Float, metadata)
+    }
+
+    /// Goes on where a checkpoint was written.
+    pub(super) fn restore(&mut self, checkpoint: Checkpoint, settings: &str) -> Result<()> {
+        let from = checkpoint.from.clone();
+        self.restore_all(checkpoint, settings)
+            .with_context(|| cannot_go_on(&from))
+    }
+
+    fn restore_all(&mut self, checkpoint: Checkpoint, settings: &str) -> Result<()> {
+        let Checkpoint { notes, tensors, .. } = checkpoint;
+        ensure!(
+            notes.settings == settings,
+            "it is of another training; expected\n  {settings}\ngot\n  {}",
+            notes.settings
+        );
+        let targets = self.adam.weights();
+        let all = |name: &str| -> Result<Vec<Tensor>> {
+            let same = |(at, weight): (usize, &Tensor)| {
+                let tensor = tensors
+                    .get(&format!("{name}.{at}"))
+                    .with_context(|| format!("the tensor {name}.{at} is missing"))?;
+                ensure!(
+                    tensor.numel() == weight.numel(),
+                    "the tensor {name}.{at} has shape {:?}; expected {:?}",
+                    tensor.size(),
+                    weight.size()
+                );
+                Ok(tensor.view_as(weight))
+            };
+            targets.iter().enumerate().map(same).collect()
+        };
+        let weights = all("weight")?;
+        let adam = AdamState {
+            first_moments: all("first_moment")?,
+            second_moments: all("second_moment")?,
+            steps: notes.steps,
+        };
+        if let Some(average) = &mut self.average {
+            average.weights = all("average")?;
+        }
+        if let Some(loss) = notes.best_loss {
+            self.best = Some((loss, all("best")?));
+        }
+        self.adam.restore_state(&adam)?;
+        self.adam.restore_weights(&weights)?;
+        self.history.epochs = notes.epochs;
+        self.history.batch_losses = notes.batch_losses;
+        Ok(())
+    }
+}
+
+/// Everything about a training's state that is not a tensor.
+#[derive(Serialize, Deserialize)]
+struct Notes {
+    settings: String,
+    steps: i32,
+    epochs: Vec<Epoch>,
+    batch_losses: Vec<f64>,
+    best_loss: Option<f64>,
+}
+
+/// A state that was read from a file.
+pub(super) struct Checkpoint {
+    notes: Notes,
+    tensors: BTreeMap<String, Tensor>,
+    from: String,
+}
+
+impl Checkpoint {
+    pub(super) fn read(path: &Path) -> Result<Checkpoint> {
+        let from = path.display().to_string();
+        let read = || -> Result<Checkpoint> {
+            let file = store::read(path)?;
+            let notes = file.metadata.get(KEY);
+            let notes = notes.context("it holds no training's state")?;
+            Ok(Checkpoint {
+                notes: serde_json::from_str(notes).context("its notes cannot be read")?,
+                tensors: file.tensors,
+                from: from.clone(),
+            })
+        };
+        read().with_context(|| cannot_go_on(&from))
+    }
+
+    /// The epochs and the losses until then.
+    pub(super) fn progress(&self) -> (Vec<Epoch>, Vec<f64>) {
+        (self.notes.epochs.clone(), self.notes.batch_losses.clone())
+    }
+}
+
+/// What must be equal for a training to be the same one.
+pub(super) fn settings(
+    model: &str,
+    layers: &[Layer],
+    config: &FitConfig,
+    objective: &dyn Debug,
+    plan: &Plan,
+) -> String {
+    let layers = layers.iter().filter(|layer| layer.is_trainable());
+    let layers: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
+    let config = FitConfig {
+        quiet: false,
+        checkpoint: None,
+        ..config.clone()
+    };
+    format!("{model} {layers:?} {config:?} {objective:?} {plan:?}")
+}
+
+fn cannot_go_on(from: &str) -> String {
+    format!("cannot go on from {from}")
+}

@@ -1,0 +1,112 @@
+//! Clouds of points.
+
+use anyhow::{Result, anyhow, ensure};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use tch::{Kind, Tensor};
+
+use super::ticks::span;
+use crate::font::{self, INK};
+use crate::output::Output;
+use crate::picture::{FINENESS, Picture};
+
+/// Width on the page of all panels of a row.
+const WIDTH: i32 = 680;
+/// Panels in a row, and the largest edge of one on the page.
+const COLUMNS: usize = 4;
+const LARGEST: i32 = 300;
+/// Size of text and height of its lines.
+const TEXT: i32 = 22 * FINENESS;
+const LINE: i32 = 26 * FINENESS;
+const MARGIN: i32 = 5 * FINENESS;
+/// Most panels that one picture shows.
+const MOST: usize = 40;
+
+/// Clouds of points side by side, in one common frame that holds at least the square from 0 to 1:
+/// `scatter(&[("start", &points), …])`.
+///
+/// Each tensor is `(N, 2)`: x and y. More than four clouds take several rows.
+pub fn scatter(panels: &[(&str, &Tensor)]) -> Output {
+    let names: Vec<&str> = panels.iter().map(|(name, _)| *name).collect();
+    let points = panels
+        .first()
+        .and_then(|(_, points)| points.size().first().copied())
+        .unwrap_or(0);
+    let alt = format!(
+        "{points} points, seen {} times: {}",
+        panels.len(),
+        names.join(", ")
+    );
+    Output::picture(draw(panels), alt)
+}
+
+fn draw(panels: &[(&str, &Tensor)]) -> Result<Picture> {
+    font::register()?;
+    ensure!(
+        (1..=MOST).contains(&panels.len()),
+        "a picture of {} clouds of points cannot be drawn; expected 1 to {MOST} (with none there is nothing to draw)",
+        panels.len()
+    );
+    let clouds = panels.iter().map(cloud).collect::<Result<Vec<_>>>()?;
+    let points = || clouds.iter().flatten();
+    let x = span(points().map(|point| point.0).chain([0.0, 1.0]), 0.03)?;
+    let y = span(points().map(|point| point.1).chain([0.0, 1.0]), 0.03)?;
+
+    let columns = panels.len().min(COLUMNS);
+    let edge = (WIDTH / columns as i32).min(LARGEST) * FINENESS;
+    let inner = edge - 2 * MARGIN;
+    let names: Vec<Vec<String>> = panels
+        .iter()
+        .map(|(name, _)| font::wrap(name, TEXT, inner))
+        .collect();
+    let head = names.iter().map(Vec::len).max().unwrap_or(0) as i32 * LINE;
+    let size = (
+        edge * columns as i32,
+        (head + edge) * panels.len().div_ceil(columns) as i32,
+    );
+    let mut rgb = vec![255u8; (3 * size.0 * size.1) as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut rgb, (size.0 as u32, size.1 as u32))
+            .into_drawing_area();
+        let style = font::style(TEXT, &INK).pos(Pos::new(HPos::Center, VPos::Center));
+        for (at, (name, points)) in names.iter().zip(&clouds).enumerate() {
+            let left = (at % columns) as i32 * edge + MARGIN;
+            let top = (at / columns) as i32 * (head + edge) + head + MARGIN;
+            for (line, above) in name.iter().rev().zip(0..) {
+                let middle = top - MARGIN / 2 - LINE / 2 - above * LINE;
+                area.draw_text(line, &style, (left + inner / 2, middle.max(LINE / 2)))
+                    .map_err(|error| anyhow!("{error}"))?;
+            }
+            let place = |value: f64, range: &std::ops::Range<f64>| {
+                ((value - range.start) / (range.end - range.start) * f64::from(inner)).round()
+                    as i32
+            };
+            for point in points {
+                let at = (left + place(point.0, &x), top + inner - place(point.1, &y));
+                area.draw(&Circle::new(at, 3, RGBColor(0, 114, 178).mix(0.6).filled()))
+                    .map_err(|error| anyhow!("{error}"))?;
+            }
+            let frame = [(left, top), (left + inner, top + inner)];
+            area.draw(&Rectangle::new(frame, INK.stroke_width(2)))
+                .map_err(|error| anyhow!("{error}"))?;
+        }
+        area.present().map_err(|error| anyhow!("{error}"))?;
+    }
+    Picture::png(&rgb, size.0 as u32, size.1 as u32)
+}
+
+/// The points of a tensor; those that are not finite are left out.
+fn cloud((name, points): &(&str, &Tensor)) -> Result<Vec<(f64, f64)>> {
+    let shape = points.size();
+    ensure!(
+        shape.len() == 2 && shape[1] == 2,
+        "{name:?} has shape {shape:?}; expected (N, 2), x and y"
+    );
+    let numbers =
+        Vec::<f64>::try_from(points.detach().to_kind(Kind::Double).contiguous().view(-1))?;
+    Ok(numbers
+        .chunks_exact(2)
+        .map(|point| (point[0], point[1]))
+        .filter(|(x, y)| x.is_finite() && y.is_finite())
+        .collect())
+}
