@@ -1,10 +1,10 @@
-// Makes the panel that this script stands in follow what runs in the background: asks the notebook's server for its notes.
+// Makes the panel that this script stands in follow what runs in the background: requests its notes from the notebook's server.
 (function (script) {
   const box = script.closest(".training");
   const part = (name) => box.querySelector("." + name);
   const button = box.querySelector("button");
   const settings = document.getElementById("jupyter-config-data");
-  if (!settings) return; // an exported page: there is no server to ask
+  if (!settings) return; // an exported page: there is no server
   const base = JSON.parse(settings.textContent).baseUrl;
 
   // The folder lies beside the notebook, whose place the page's address tells.

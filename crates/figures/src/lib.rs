@@ -4,8 +4,8 @@
 //! a cell is shown; anywhere else it can be shown with [`Output::evcxr_display`], saved with
 //! [`Output::save`], or read as text.
 //!
-//! The crate knows tensors and numbers. Images are tensors of shape `(N, 1, H, W)` with any H and W and
-//! values in `[0, 1]`.
+//! The crate works on tensors and numbers; it has no notion of a model or a data set. Images are tensors
+//! of shape `(N, 1, H, W)` with any H and W and values in `[0, 1]`.
 //!
 //! ```
 //! use figures::{Output, Series, curve};

@@ -1,9 +1,8 @@
-//! A live panel: what a page shows of something that runs in the background.
+//! A live panel: what a page shows of a task that runs in the background.
 //!
-//! A kernel cannot change what it has shown. So whatever runs in the background writes [`Notes`] into a
-//! folder, and the page asks the notebook's server for them once a second, from the place where it got
-//! the notebook itself. The panel has a button that makes a file named [`STOP_FILE`] in the folder;
-//! whatever runs should end when it finds that file.
+//! A kernel cannot change what it has shown. So the task writes [`Notes`] into a folder, and the page
+//! requests them from the notebook's server once a second. The panel has a button that makes a file named
+//! [`STOP_FILE`] in the folder; the task should end when it finds that file.
 
 use std::path::Path;
 
@@ -16,16 +15,16 @@ use crate::text::escape;
 
 /// The name of the file that the panel's button makes in the folder.
 pub const STOP_FILE: &str = "stop";
-/// The file that a page asks for.
+/// The file that a page requests.
 const FILE: &str = "panel.json";
 const SCRIPT: &str = include_str!("../assets/panel.js");
 const STYLE: &str = include_str!("../assets/panel.css");
 
-/// Whether the work goes on, and how it ended.
+/// Whether the task is running, and how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It goes on: the panel follows it. The page's script knows this state by the name "training".
+    /// It is running: the panel follows it. The page's script knows this state by the name "training".
     #[serde(rename = "training")]
     Running,
     /// It reached its end.
@@ -36,16 +35,16 @@ pub enum State {
     Failed,
 }
 
-/// How things stand: all that a panel shows.
+/// The present state of a task: all that a panel shows.
 #[derive(Clone, Debug)]
 pub struct Notes {
-    /// Whether the work goes on.
+    /// Whether the task is running.
     pub state: State,
-    /// What has been done, what is left; may have several lines.
+    /// The progress so far, in one or more lines.
     pub text: String,
     /// A picture of the latest results, if there is one.
     pub preview: Option<Output>,
-    /// A plot of how it went so far, if there is one.
+    /// A plot of the progress so far, if there is one.
     pub curve: Option<Output>,
 }
 
@@ -79,11 +78,11 @@ impl Notes {
     }
 }
 
-/// The panel of whatever writes [`Notes`] to this folder.
+/// The panel of a task that writes [`Notes`] to this folder.
 ///
 /// In a notebook the panel follows them, as long as their state is [`State::Running`]. What it shows at
-/// first, and where scripts do not run, is the latest notes. The folder is given as the notebook sees it,
-/// relative to the notebook's own.
+/// first, and where scripts do not run, is the latest notes. The folder is given relative to the notebook's
+/// own.
 pub fn panel(folder: &Path) -> Output {
     match read(folder) {
         Ok(page) => Output::from_html(Ok(html(folder, &page)), page.line),

@@ -170,13 +170,66 @@ fn what_cannot_be_drawn_says_so() {
 fn an_animation_is_a_gif_of_frames_of_one_shape() {
     let gif = animation(&[images(4), blank(4)], 2);
     assert!(bytes(&gif).starts_with(b"GIF89a"));
-    let error = animation(&[images(4), blank(3)], 2).html().unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("got [4, 1, 28, 28] and [3, 1, 28, 28]"),
-        "{error}"
+    assert_eq!(gif.alt_text(), "An animation of 4 images");
+    let error = |frames: &[Tensor], columns: usize| {
+        animation(frames, columns).html().unwrap_err().to_string()
+    };
+    assert!(error(&[], 3).contains("at least one frame"));
+    assert!(error(&[images(4)], 0).contains("1 to 2000 columns; got 1 and 0"));
+    assert!(error(&[images(4), blank(3)], 2).contains("got [4, 1, 28, 28] and [3, 1, 28, 28]"));
+    assert!(error(&[Tensor::from(1.0)], 2).contains("(N, 1, H, W)"));
+}
+
+#[test]
+fn images_of_any_size_are_drawn_but_one_size_in_a_picture() {
+    let small = Tensor::rand([3, 1, 5, 9], (Kind::Float, Device::Cpu));
+    let (pixels, width) = decoded(&grid(&small, 3));
+    // Nine times as large, so that 9 pixels become 81, and twice as fine.
+    assert_eq!(width, 8 + 3 * (9 * 18 + 8));
+    assert_eq!(pixels.len() / width, 8 + 5 * 18 + 8);
+    let error = rows(&[("a", &small), ("b", &images(2))])
+        .html()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the rows of a picture hold images of one size; those of \"b\" are 28 by 28, and the first row's 5 by 9"
     );
+    let large = Tensor::zeros([1, 1, 5_000, 5_000], (Kind::Float, Device::Cpu));
+    let error = grid(&large, 1).html().unwrap_err().to_string();
+    assert!(error.contains("pixels is too large"), "{error}");
+}
+
+#[test]
+fn names_and_captions_of_any_length_have_room() {
+    // Captions that are wider than an image make the columns wider, so that they do not overlap.
+    let (_, narrow) = decoded(&rows_with_captions(&[("", &images(10))], &["1"; 10]));
+    let (_, wide) = decoded(&rows_with_captions(
+        &[("", &images(10))],
+        &["1,000,000"; 10],
+    ));
+    assert!(wide > narrow + 1_000, "{wide} {narrow}");
+    // A name that takes more lines than an image is high makes its row higher.
+    let name = "a name that takes many lines beside one small image";
+    let (short, short_width) = decoded(&rows(&[("a name", &images(1))]));
+    let (long, long_width) = decoded(&rows(&[(name, &images(1))]));
+    assert!(long.len() / long_width > short.len() / short_width);
+}
+
+#[test]
+fn an_output_that_is_no_picture_cannot_be_saved() {
+    let plain = Output::plain("60,000 images <train>");
+    assert_eq!(plain.to_string(), "60,000 images <train>");
+    assert_eq!(
+        plain.html().unwrap(),
+        "<pre>60,000 images &lt;train&gt;</pre>"
+    );
+    for output in [plain, Output::from_html(Ok("<b>x</b>".to_owned()), "x")] {
+        let error = output.save("nowhere.png").unwrap_err().to_string();
+        assert!(error.contains("only pictures can be saved"), "{error}");
+    }
+    let failed = Output::from_html(Err(anyhow::anyhow!("inner").context("outer")), "text");
+    assert_eq!(failed.html().unwrap_err().to_string(), "outer: inner");
+    assert_eq!(format!("{failed:?}"), "Output(\"text\")");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Labels that would overlap are moved apart.
 
-/// The tops of labels that would like to stand with their middles at these places, in the same order.
+/// The tops of labels whose middles should be as near as possible to these places, in the same order.
 /// Each label is given as its middle and its height; the tops are within `from..to` as far as there is room.
 pub(super) fn apart(labels: &[(i32, i32)], from: i32, to: i32) -> Vec<i32> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&at| labels[at].0);
-    // Groups of labels that touch: their top, their height, and where they would like to have their top on average.
+    // Groups of labels that touch: their top, their height, and where their top should be on average.
     let mut groups: Vec<Group> = Vec::new();
     for &at in &order {
         let (middle, height) = labels[at];
@@ -17,7 +17,7 @@ pub(super) fn apart(labels: &[(i32, i32)], from: i32, to: i32) -> Vec<i32> {
         while let Some(above) =
             groups.pop_if(|above| above.top(from, to) + above.height > group.top(from, to))
         {
-            // The labels of the lower group wish for places that lie lower by the height of the upper one.
+            // Within the joined group the lower labels begin below the upper ones.
             group = Group {
                 labels: above.labels + group.labels,
                 wanted: above.wanted + group.wanted - group.labels * above.height,
@@ -40,7 +40,7 @@ pub(super) fn apart(labels: &[(i32, i32)], from: i32, to: i32) -> Vec<i32> {
 
 struct Group {
     labels: i32,
-    /// The sum of the tops of the group that its labels wish for.
+    /// For each label, the top of the group that puts the label where it should be; their sum.
     wanted: i32,
     height: i32,
 }
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn no_labels_overlap_whatever_they_wish() {
+    fn labels_never_overlap() {
         for seed in 0..200i32 {
             let labels: Vec<(i32, i32)> = (0..7)
                 .map(|at| ((seed * 37 + at * at * 53) % 200, 15 + (seed + at) % 3 * 5))

@@ -104,7 +104,7 @@ fn without_zeros(number: &str) -> &str {
 /// The range of some numbers, widened on both sides by a share of itself, and never empty.
 ///
 /// # Errors
-/// When the numbers are so far apart that their distance is no number any computer has.
+/// When a number is beyond 1e300, where distances can be infinite in floating point.
 pub(super) fn span(values: impl Iterator<Item = f64>, margin: f64) -> Result<Range<f64>> {
     let (low, high) = values
         .filter(|value| value.is_finite())
