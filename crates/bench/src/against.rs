@@ -1,72 +1,15 @@
-//! Another commit of this project as one more contender, and how ours compare with it.
-//!
-//! `lab bench --against <commit>` checks the commit out, builds it, and describes in a file what to start ([`Other`]). The other commit's
-//! program and scripts run as they are, in their own environment; the protocol of [`crate::contender`] is all that must agree.
+//! How ours compare with another commit ([`crate::other`]): median ratios with intervals.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use serde::Serialize;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-
-use crate::measurements::{Better, Contender};
+use crate::measurements::Better;
 use crate::stats::{FEWEST, median, median_interval, range, ratios};
 use crate::text::number;
 
-/// The contender's name in tables and reports.
-pub const NAME: &str = "against";
-/// How many rounds there are by default.
-pub const ROUNDS: usize = 15;
 /// What the interval is; stands in the report and below the table.
 pub const INTERVAL: &str = "The ratio is the median over the rounds of the ratio within a round; above 1 ours is better. The 95 % interval of \
 that median is distribution-free: its ends are order statistics of the ratios, the k-th lowest and the k-th highest, with k from \
 the binomial distribution of how many independent rounds lie below their median. It needs at least 6 rounds.";
-
-/// Where the other commit's programs are.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Other {
-    /// The full name of the commit.
-    pub commit: String,
-    /// Its `bench`.
-    pub bench: PathBuf,
-    /// Its scripts, as in `crates/bench/python`.
-    pub scripts: PathBuf,
-    /// Its Python with Jupyter and its kernel; none where no kernel is measured.
-    pub jupyter: Option<PathBuf>,
-    /// Its first weights.
-    pub data: PathBuf,
-    /// Where its logs go.
-    pub out: PathBuf,
-    /// What differs in its environment from ours; null where a variable is not set there.
-    #[serde(default)]
-    pub environment: BTreeMap<String, Option<String>>,
-}
-
-impl Other {
-    /// Reads the description.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or something is missing in it.
-    pub fn read(path: &Path) -> Result<Other> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}: `lab bench` writes it", path.display()))?;
-        let other: Other = serde_json::from_str(&text)
-            .with_context(|| format!("{} does not describe a commit", path.display()))?;
-        fs::create_dir_all(&other.out)
-            .with_context(|| format!("cannot make the folder {}", other.out.display()))?;
-        Ok(other)
-    }
-}
-
-/// The contender that stands for the other commit where this one stands for ours.
-pub fn other_than(ours: &Contender) -> Contender {
-    Contender {
-        name: NAME,
-        against: true,
-        ..*ours
-    }
-}
 
 /// How ours compare with the other commit in one measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -236,11 +179,5 @@ mod tests {
         ];
         assert_eq!(lines, expected);
         assert!(table(&[]).is_empty());
-    }
-
-    #[test]
-    fn a_description_that_is_none_is_said_to_be_none() {
-        let error = Other::read(Path::new("Cargo.toml")).unwrap_err();
-        assert!(format!("{error:#}").contains("does not describe a commit"));
     }
 }

@@ -18,8 +18,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::against::Other;
-use crate::measurements::{Contender, Program};
+use crate::other::Other;
+use crate::programs::{Contender, Program};
 
 /// How long a worker may take to import its libraries and to read its data.
 const START: Duration = Duration::from_secs(180);

@@ -1,9 +1,9 @@
 //! The measurements of the lesson: ours beside the peers, in one run; `make bench` calls it.
 //!
-//! What is measured is the table [`measurements::MEASUREMENTS`]; how to add to it stands there. The rest, from
-//! the outside in: this file reads the command line, [`rounds`] asks the contenders in turn ([`contender`] is one
-//! of them as a process, [`against`] another commit, [`race`] one that trains to a score), [`stats`] makes numbers of the rounds, [`report`] and
-//! [`plot`] show them. [`ours`] and [`to_19db`] are what runs in our own processes.
+//! What is measured is the table [`measurements::MEASUREMENTS`], by the [`programs`]; how to add to it stands there. The rest, from
+//! the outside in: this file reads the command line, [`rounds`] lets the contenders take turns ([`contender`] is one
+//! of them as a process, [`other`] another commit, [`race`] one that trains to a score), [`stats`] makes numbers of the rounds,
+//! [`against`] compares two commits, [`report`] and [`plot`] show it all. [`ours`] and [`to_19db`] are what runs in our own processes.
 
 mod against;
 mod contender;
@@ -11,8 +11,10 @@ mod drawn;
 mod machine;
 mod measurements;
 mod memory;
+mod other;
 mod ours;
 mod plot;
+mod programs;
 mod race;
 mod report;
 mod rounds;
@@ -32,10 +34,10 @@ use clap::{Parser, Subcommand};
 use diffusion::prelude::{Cnn, CnnConfig, Model};
 use serde_json::{Map, Value, json};
 
-use crate::against::Other;
 use crate::contender::Place;
 use crate::machine::Machine;
 use crate::measurements::{MEASUREMENTS, Measurement, TABLES};
+use crate::other::Other;
 use crate::report::{Outcome, Report};
 use crate::rounds::Session;
 

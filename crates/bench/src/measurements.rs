@@ -10,88 +10,11 @@
 
 use serde_json::{Value, json};
 
-/// Who is measured: a program that speaks the protocol of [`crate::contender`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Contender {
-    /// The name in tables and reports.
-    pub name: &'static str,
-    /// What is started.
-    pub program: Program,
-    /// What it is told.
-    pub arguments: &'static [&'static str],
-    /// Whether it is another commit's ([`crate::against`]).
-    pub against: bool,
-}
-
-/// A program that can measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Program {
-    /// This very program.
-    Ours,
-    /// A script of `crates/bench/python`, run by the Python that has the peers.
-    Peer(&'static str),
-    /// A script of `crates/bench/python`, run by the Python that has Jupyter.
-    Jupyter(&'static str),
-}
-
-const fn contender(
-    name: &'static str,
-    program: Program,
-    arguments: &'static [&'static str],
-) -> Contender {
-    Contender {
-        name,
-        program,
-        arguments,
-        against: false,
-    }
-}
-
-const KERAS: Program = Program::Peer("keras_worker.py");
-const TORCH: Program = Program::Peer("torch_worker.py");
-
-/// Ours in mixed precision.
-pub const OURS_MIXED: Contender = contender(
-    "ours-mixed",
-    Program::Ours,
-    &["worker", "--precision", "mixed"],
-);
-/// Ours in `float32`.
-pub const OURS_FLOAT32: Contender = contender(
-    "ours-float32",
-    Program::Ours,
-    &["worker", "--precision", "float32"],
-);
-const OURS_TO_19DB: Contender =
-    contender("ours", Program::Ours, &["to-19db", "--start", "calibrated"]);
-const OURS_TO_19DB_AS_KERAS: Contender =
-    contender("ours", Program::Ours, &["to-19db", "--start", "keras"]);
-const KERNEL: Contender = contender("kernel", Program::Jupyter("kernel_times.py"), &[]);
-/// The same cells in Python: ipykernel, Keras, matplotlib.
-const PYTHON_KERNEL: Contender = contender(
-    "python-kernel",
-    Program::Peer("kernel_times.py"),
-    &["--python"],
-);
-const KERAS_FLOAT32: Contender = contender("keras-float32", KERAS, &["--policy", "float32"]);
-const KERAS_MIXED: Contender = contender("keras-mixed", KERAS, &["--policy", "mixed_bfloat16"]);
-const KERAS_TO_19DB: Contender = contender(
-    "keras-float32",
-    KERAS,
-    &["--policy", "float32", "--to-19db", "--start", "keras"],
-);
-const KERAS_TO_19DB_CALIBRATED: Contender = contender(
-    "keras-calibrated",
-    KERAS,
-    &["--policy", "float32", "--to-19db", "--start", "calibrated"],
-);
-const TORCH_FLOAT32: Contender = contender("pytorch-float32", TORCH, &["--precision", "float32"]);
-const TORCH_MIXED: Contender = contender("pytorch-mixed", TORCH, &["--precision", "mixed"]);
-const TORCH_COMPILE: Contender = contender(
-    "torch-compile",
-    TORCH,
-    &["--precision", "mixed", "--compile"],
-);
+use crate::programs::{
+    Contender, KERAS_FLOAT32, KERAS_MIXED, KERAS_TO_19DB, KERAS_TO_19DB_CALIBRATED, KERNEL,
+    OURS_FLOAT32, OURS_MIXED, OURS_TO_19DB, OURS_TO_19DB_AS_KERAS, PYTHON_KERNEL, Program,
+    TORCH_COMPILE, TORCH_FLOAT32, TORCH_MIXED,
+};
 
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

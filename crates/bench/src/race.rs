@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::contender::{Place, Worker};
-use crate::measurements::Contender;
+use crate::programs::Contender;
 
 /// What is to be reached, in decibels.
 pub const GOAL: f64 = 19.0;

@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::against::{self, Against};
 use crate::machine::Machine;
-use crate::measurements::{Better, Contender, Measurement, Way};
+use crate::measurements::{Better, Measurement, Way};
+use crate::other;
+use crate::programs::Contender;
 use crate::race::Curve;
 use crate::rounds::Rounds;
 use crate::stats::{median, percentile_95, range, ratio, ratios};
@@ -242,7 +244,7 @@ impl Outcome {
             ));
         }
         if let Some(other) = &self.against {
-            let name = format!("{} {}", against::NAME, other.short());
+            let name = format!("{} {}", other::NAME, other.short());
             lines.push(line(&name, other.value, other.range, None, &other.words()));
         }
         for (name, value) in &self.peers {
@@ -402,7 +404,7 @@ mod tests {
     #[test]
     fn another_commit_is_no_peer() {
         let found = MEASUREMENTS.iter().find(|m| m.name == "explorer").unwrap();
-        let all = [found.ours, against::other_than(&found.ours)];
+        let all = [found.ours, other::other_than(&found.ours)];
         let values = [rounds(&[1.0; 6]), rounds(&[1.5; 6])];
         let found = Outcome::new(
             found,

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::against;
 use crate::contender::{Place, Worker};
-use crate::measurements::{Contender, Measurement, Way};
+use crate::measurements::{Measurement, Way};
+use crate::other;
+use crate::programs::Contender;
 use crate::race::{self, Curve};
 use crate::text::number;
 
@@ -64,13 +65,13 @@ impl Session {
 
     /// Who takes part in a measurement; ours comes first. Beside another commit the peers only take part where they were named.
     fn contenders(&self, measurement: &Measurement) -> Vec<Contender> {
-        let other = self.place.against.is_some();
-        let peers = match other && self.place.peers.is_none() {
+        let beside = self.place.against.is_some();
+        let peers = match beside && self.place.peers.is_none() {
             true => &[],
             false => measurement.peers,
         };
         let mut all = vec![measurement.ours];
-        all.extend(other.then(|| against::other_than(&measurement.ours)));
+        all.extend(beside.then(|| other::other_than(&measurement.ours)));
         all.extend(peers.iter().map(|(peer, _)| *peer));
         all
     }
@@ -82,7 +83,7 @@ impl Session {
             _ if measurement.repeats_itself() => 1,
             Some(rounds) => rounds,
             None if self.quick => quick,
-            None if self.place.against.is_some() => against::ROUNDS,
+            None if self.place.against.is_some() => other::ROUNDS,
             None => full,
         }
     }

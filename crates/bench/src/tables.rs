@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::contender::Worker;
-use crate::measurements::{Contender, OURS_FLOAT32, OURS_MIXED};
 use crate::memory;
+use crate::programs::{Contender, OURS_FLOAT32, OURS_MIXED};
 use crate::rounds::Session;
 use crate::stats::median;
 use crate::text::number;

@@ -39,7 +39,7 @@ pub fn test(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// What [`test`] leaves out because of its time: the tests that are marked `#[ignore = "slow: make test-long"]`, every notebook
+/// What [`test()`] leaves out because of its time: the tests that are marked `#[ignore = "slow: make test-long"]`, every notebook
 /// twice, and every notebook in the browser to its end.
 pub fn long(layout: &Layout) -> Result<()> {
     // Not the examples in the documentation: `ignore` means there that they are not to be run.
