@@ -255,25 +255,32 @@ mod tests {
     }
 
     #[test]
-    fn both_vector_widths_give_the_same_bits() {
-        tch::manual_seed(1);
-        let (start, gradients) = (random(), [random(), random().to_kind(Kind::BFloat16)]);
-        let results = std::cell::RefCell::new(vec![]);
+    fn both_vector_widths_give_the_bits_of_the_formula_in_float32() {
         in_each_implementation(|| {
-            let mut weight = AdamWeight::new(start.copy(), None).unwrap();
+            if Implementation::selected().unwrap() == Implementation::Libtorch {
+                return; // it rounds a few numbers differently
+            }
+            tch::manual_seed(1);
+            let (start, gradients) = (random(), [random(), random().to_kind(Kind::BFloat16)]);
+            let mut ours = AdamWeight::new(start.copy(), None).unwrap();
+            let numbers = |t: &Tensor| Vec::<f32>::try_from(&t.to_kind(Kind::Float)).unwrap();
+            let mut w = numbers(&start);
+            let (mut m, mut v) = (vec![0f32; w.len()], vec![0f32; w.len()]);
+            let parts = gradients.each_ref().map(numbers);
             for step in 1..=3 {
-                adam_step(&mut weight, &gradients, 0.001, step, 2).unwrap();
+                adam_step(&mut ours, &gradients, 0.001, step, 2).unwrap();
+                let alpha = step_size(0.001, step);
+                for at in 0..w.len() {
+                    let g = parts[0][at] + parts[1][at];
+                    m[at] += (g - m[at]) * (1.0 - BETA_1);
+                    v[at] += (g * g - v[at]) * (1.0 - BETA_2);
+                    w[at] -= alpha * m[at] / (v[at].sqrt() + EPSILON);
+                }
             }
-            // libtorch rounds a few numbers differently.
-            if Implementation::selected().unwrap() != Implementation::Libtorch {
-                results.borrow_mut().push(weight);
-            }
+            assert_eq!(numbers(ours.weight()), w);
+            assert_eq!(numbers(ours.first_moment()), m);
+            assert_eq!(numbers(ours.second_moment()), v);
         });
-        for pair in results.borrow().windows(2) {
-            assert_eq!(pair[0].weight(), pair[1].weight());
-            assert_eq!(pair[0].first_moment(), pair[1].first_moment());
-            assert_eq!(pair[0].second_moment(), pair[1].second_moment());
-        }
     }
 
     #[test]

@@ -39,11 +39,12 @@ pub(super) struct Images<'a, E> {
     pub(super) channels: usize,
 }
 
-/// A few images in `float32`, each with a border of zeros, `(slots, height, width, channels)`.
+/// A few images in `float32`, each with a border of zeros, `(slots, height, width, channels)`. A slot is the room for one
+/// image.
 pub(super) struct Padded {
     numbers: Vec<CacheLine>,
     sizes: Sizes,
-    /// Of a slot, the border included.
+    /// The height of a slot, the border included.
     height: usize,
     pub(super) width: usize,
     channels: usize,

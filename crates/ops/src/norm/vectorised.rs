@@ -145,7 +145,7 @@ impl Norm {
         }
     }
 
-    /// See [`normalise`].
+    /// The kernel of [`normalise`].
     #[inline(always)]
     unsafe fn normalise_with<V: Lanes, E: Element>(
         &self,

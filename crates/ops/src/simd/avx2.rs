@@ -152,7 +152,7 @@ impl Lanes for Avx2 {
     unsafe fn store_bfloat16(self, at: *mut u16) {
         unsafe {
             let packed = _mm256_packus_epi32(rounded(self.0), rounded(self.1));
-            // It packs within the halves of a register; so the two quarters in the middle change offsets.
+            // The instruction packs within each half of a register, so the two quarters in the middle must be swapped.
             _mm256_storeu_si256(at.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
     }

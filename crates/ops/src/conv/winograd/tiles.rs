@@ -41,7 +41,7 @@ impl Tiling {
         }
     }
 
-    /// The fewest images whose tiles make whole groups.
+    /// How many images are padded at once: the fewest whose tiles make whole groups.
     pub(super) fn slots(&self) -> usize {
         let whole =
             (1..=GROUP).find(|images| (images * self.tiles_per_image).is_multiple_of(GROUP));
