@@ -10,9 +10,9 @@ use crate::implementation::Implementation;
 /// `x` is `(…, from)` with at least two dimensions, `kernel` `(to, from)`, `bias` `(to)`, all of one kind; the
 /// result is `(…, to)`. Gradients flow back to all three.
 ///
-/// In `float32` this function calls oneDNN, as libtorch itself does in `bfloat16`. libtorch would call MKL, which on
-/// processors of other makers than Intel leaves half of the vector units idle: a product of the lesson's matrices takes
-/// 2.5 to 3 ms there, and 1.1 ms with oneDNN. With [`Implementation::Libtorch`] the choice is libtorch's.
+/// In `float32` this function calls oneDNN, as libtorch itself does in `bfloat16`. libtorch would call MKL, which on some
+/// processors of other makers than Intel uses only half of the vector units: there a product of the lesson's matrices took
+/// 2.5 to 3 ms, and 1.1 ms with oneDNN. With [`Implementation::Libtorch`] the choice is libtorch's.
 ///
 /// # Errors
 /// Tensors whose shapes or kinds do not fit each other.
