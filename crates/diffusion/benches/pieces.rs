@@ -4,10 +4,10 @@
 //! cargo bench -p diffusion --profile dev
 //! ```
 //!
-//! To find out what a change did to one of them: criterion compares with its last run. What a learner
+//! Use it to see what a change did to one of them: criterion compares with its last run. What a learner
 //! waits for as a whole, and ours beside other libraries, is what `make bench` measures.
 //!
-//! The profile `dev` is the one that kernels compile in, the support crate and libtorch's bindings optimised.
+//! In the profile `dev`, in which kernels compile, this crate, the two below it and libtorch's bindings are optimised.
 //! Without it cargo compiles everything once more, for minutes.
 
 use std::hint::black_box;
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// How long so many steps of `fit` take, Adam and noise included.
+/// How long this many steps of `fit` take, Adam and noise included.
 fn steps_of_training(images: &Split, precision: Precision, steps: usize) -> Result<Duration> {
     let config = FitConfig {
         epochs: 1 + (WARM_UP + steps) * BATCH / images.len(),

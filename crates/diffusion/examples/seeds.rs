@@ -1,11 +1,11 @@
-//! How many of the 64 units in the denoiser's narrowest layer stay alive, for many seeds and both starts:
+//! How many of the 64 units in the denoiser's narrowest layer stay alive, for many seeds and both initialisations:
 //!
 //! ```text
 //! cargo run -p diffusion --example seeds -- [LAST_SEED]
 //! ```
 //!
 //! Each network is trained on 5,120 images once. A unit is alive when its output is more than 0 for at least one of
-//! 1,000 noisy test images. `CnnConfig`'s default is the seed that keeps most alive with Keras's start.
+//! 1,000 noisy test images. `CnnConfig`'s default is the seed that keeps most alive with Keras's initialisation.
 
 use diffusion::prelude::*;
 
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let (_, few) = mnist.train.hold_out(5_120)?;
     seed(1);
     let noisy = add_noise(&mnist.test.images(1000)?, 0.5)?;
-    println!("        ---- Keras's start ----   -- calibrated start ---");
+    println!("        --- Keras's weights ---   - calibrated weights --");
     println!("seed    units alive   mean loss   units alive   mean loss");
     for seed in 1..=last {
         let (keras, keras_loss) = learn(seed, Initialisation::Keras, &few, &noisy)?;
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// How many units are alive after a network has seen these images once, and the loss it had on the way.
+/// How many units are alive after a network has seen these images once, and its mean loss in training.
 fn learn(
     seed: u64,
     initialisation: Initialisation,

@@ -5,7 +5,7 @@
 //! cargo run -p diffusion --example unet_shapes -- [SECONDS] [WIDTH,WIDTH,…] [SEED,SEED,…]
 //! ```
 //!
-//! Several seeds say how much of a difference is luck. What it printed stands in `crates/bench/README.md`.
+//! Several seeds show how much of a difference is chance. The results are in `crates/bench/README.md`.
 
 use std::ops::ControlFlow;
 use std::time::Instant;

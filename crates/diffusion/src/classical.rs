@@ -26,7 +26,7 @@ pub fn median_filter(images: &Tensor) -> Result<Tensor> {
     Ok(median)
 }
 
-/// Which two to put in order, one pair after the other, until the median of nine stands in the middle (Smith 1996,
+/// Pairs of indices to sort, one after the other; then index 4 holds the median of nine (Smith 1996,
 /// "Implementing median filters in XC4000E FPGAs").
 const MEDIAN_OF_NINE: [(usize, usize); 19] = [
     (1, 2),

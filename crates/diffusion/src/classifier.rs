@@ -95,7 +95,7 @@ impl Classifier {
     ///
     /// # Errors
     /// As [`classify`](Classifier::classify).
-    pub fn features_and_classes(&self, images: &Tensor) -> Result<(Array2<f64>, Tensor)> {
+    pub(crate) fn features_and_classes(&self, images: &Tensor) -> Result<(Array2<f64>, Tensor)> {
         let features = self.of_batches(images, Classifier::encoded)?;
         let logits = tch::no_grad(|| linear(&features, &self.layers[9]));
         Ok((to_array(&features)?, logits.argmax(1, false)))

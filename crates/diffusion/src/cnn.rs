@@ -3,7 +3,7 @@
 //! The same network as the lesson's Keras model, weight for weight: given the same weights it
 //! computes the same function (the golden tests hold the two side by side).
 //!
-//! How weights are laid out stands in `layers.rs`; flatten and reshape go channels last, as in Keras. With stride
+//! `layers.rs` describes how weights are laid out; flatten and reshape go channels last, as in Keras. With stride
 //! 1 and "same" padding a transposed convolution is an ordinary one whose kernel is flipped in height and
 //! width and has its channels swapped. We store that ordinary kernel: the same function, much faster.
 
@@ -71,7 +71,7 @@ pub enum Initialisation {
     ///   step can kill the unit. 16 times as wide it starts at 22. (Yang et al. 2022, "Tensor Programs V:
     ///   Tuning Large Neural Networks", shrink Adam's step with the fan-in instead.)
     ///
-    /// Over the seeds 1 to 6 this start keeps 62 to 64 of the 64 units alive and ends an epoch at 18.85 to 19.05 dB;
+    /// Over the seeds 1 to 6 this initialisation keeps 62 to 64 of the 64 units alive and ends an epoch at 18.85 to 19.05 dB;
     /// Keras's keeps 5 to 56 and ends the epoch at 14.4 to 18.2 dB. The experiments that led here, also those without
     /// effect, are in `crates/bench/README.md`.
     Calibrated,
@@ -128,9 +128,9 @@ impl Cnn {
     }
 
     /// The second half of the network: `(N, 64)` to the logits of images, `(N, 1, 28, 28)`.
-    fn decoded(&self, code: &Tensor) -> Tensor {
+    fn decoded(&self, encoding: &Tensor) -> Tensor {
         let [.., dense_1, _, up, up_1, out] = &self.layers;
-        let x = linear(code, dense_1).relu_(); //              (N, 25,088)
+        let x = linear(encoding, dense_1).relu_(); //              (N, 25,088)
         let x = x.view([-1, SIDE, SIDE, 32]); //               (N, 28, 28, 32)
         let x = convolve(&x, up, Activation::Relu); //         (N, 28, 28, 32)
         let x = convolve(&x, up_1, Activation::Relu); //       (N, 28, 28, 16)
@@ -177,7 +177,7 @@ impl Forward for Cnn {
     }
 }
 
-/// Makes [`Initialisation::Calibrated`]'s first weights of Keras's.
+/// Turns Keras's first weights into those of [`Initialisation::Calibrated`].
 fn calibrate(layers: &mut [Layer; 10]) {
     let [_, _, _, _, dense, .., out] = layers;
     let logit = (MEAN_PIXEL / (1.0 - MEAN_PIXEL)).ln();

@@ -132,7 +132,8 @@ impl Split {
     /// A split of one's own images, of `(N, 1, 28, 28)` in `[0, 1]`, and a label for each. Pixels are kept as bytes.
     ///
     /// # Errors
-    /// Images of another shape or with pixels outside `[0, 1]`, another number of labels, or one that is not in `0..=9`.
+    /// Images of another shape, of whole numbers, or with pixels outside `[0, 1]`; another number of labels, or a label that
+    /// is not in `0..=9`.
     pub fn of(images: &Tensor, labels: &[i64]) -> Result<Split> {
         let count = check_images(images)?;
         ensure!(
@@ -148,7 +149,7 @@ impl Split {
             images.min().double_value(&[]),
             images.max().double_value(&[]),
         );
-        // Numbers that are none compare with nothing.
+        // NaN fails both comparisons.
         ensure!(
             least >= 0.0 && most <= 1.0,
             "a split takes pixels from 0 to 1; these go from {least} to {most}"

@@ -11,6 +11,7 @@ use crate::metrics::{psnr, ssim};
 use crate::noise::corrupt;
 use crate::sample::{NoiseModel, Sampler, Steps, sample_from, with_labels};
 use crate::schedule::{Schedule, centred, to_pixels};
+use crate::unet::CLASSES;
 
 /// How many levels a noise explorer has: 0, 0.05, … 1.
 const LEVELS: usize = 21;
@@ -18,8 +19,7 @@ const LEVELS: usize = 21;
 const FIRST_LEVEL: usize = 10;
 /// How many frames a diffusion explorer has at most.
 const FRAMES: usize = 51;
-/// The classes, strengths and steps of a guidance explorer.
-const CLASSES: i64 = 10;
+/// The strengths and steps of a guidance explorer.
 const STRENGTHS: [f64; 4] = [0.0, 0.5, 1.0, 3.0];
 const STEPS: usize = 8;
 
@@ -85,7 +85,7 @@ fn of_levels(denoise: &dyn Fn(&Tensor) -> Result<Tensor>, clean: &Tensor) -> Out
     };
     shown(
         make(),
-        "Digits with noise of any level, and what the denoiser makes of them",
+        "Digits with noise of any level, and the denoised digits",
     )
 }
 

@@ -4,7 +4,8 @@
 //! - A convolution's `kernel` is `(out, height, width, in)`, as images are with their channels last. Keras's
 //!   `(height, width, in, out)` and PyTorch's `(out, in, height, width)` are permutations of it.
 //! - A dense layer's `kernel` is `(out, in)`.
-//! - A normalisation has `gamma` and `beta`, one number a channel; an embedding a `table` with a row a class.
+//! - A normalisation has `gamma` and `beta`, one number for each channel; an embedding has a `table` with one row
+//!   for each class.
 
 use anyhow::Result;
 use ops::Activation;
@@ -41,7 +42,7 @@ pub(crate) fn norm(name: &str, side: i64, channels: i64) -> Layer {
     Layer::new(name, "GroupNorm", &[side, side, channels], weights)
 }
 
-/// A row of numbers for each of so many classes.
+/// A row of numbers for each class.
 pub(crate) fn embedding(rng: &mut Rng, name: &str, classes: i64, to: i64) -> Layer {
     let table = rng.normal(&[classes, to]);
     Layer::new(name, "Embedding", &[to], vec![("table", table)])
@@ -83,9 +84,13 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer) -> Tensor {
     fitting(ops::linear(x, &kernel, &bias), layer)
 }
 
-/// The layers of a network are built so that each fits the one before it.
+/// The layers fit each other, so an operation fails only for reasons of the machine, such as a wrong `OPS_IMPLEMENTATION`.
+#[allow(
+    clippy::panic,
+    reason = "`forward` returns a tensor, as libtorch's operations do"
+)]
 fn fitting(output: Result<Tensor>, layer: &Layer) -> Tensor {
-    output.unwrap_or_else(|error| unreachable!("the layer {}: {error:#}", layer.name))
+    output.unwrap_or_else(|error| panic!("the layer {}: {error:#}", layer.name))
 }
 
 /// A layer's two weights in the kind of its input.
@@ -98,6 +103,6 @@ fn both_weights(x: &Tensor, layer: &Layer) -> (Tensor, Tensor) {
 
 /// Stops at a tensor that a network cannot take: with another shape its numbers would be read as other images.
 pub(crate) fn assert_images(x: &Tensor) {
-    let checked = check_images(x);
-    assert!(checked.is_ok(), "{checked:?}");
+    let problem = check_images(x).err().map(|error| error.to_string());
+    assert!(problem.is_none(), "{}", problem.unwrap_or_default());
 }

@@ -2,7 +2,8 @@
 //!
 //! Data flows one way through the modules: [`data`], [`noise`] and [`schedule`] make tensors; [`cnn`],
 //! [`unet`], [`denoiser`] and [`classifier`] are [`model`]s; [`train`] trains them; [`sample`] generates new
-//! images; [`metrics`], [`scores`] and [`classical`] measure how good all that is; [`explore`] has the lesson's sliders.
+//! images; [`metrics`], [`scores`] and [`classical`] measure how good the results are; [`explore`] has the lesson's sliders, [`exercise`]
+//! checks exercises.
 //! [`rng`] is the source of all randomness. Two crates lie below this one: [`ops`] has fast operations, [`figures`]
 //! draws and shows.
 //!

@@ -19,7 +19,7 @@ const WINDOW: i64 = 7;
 /// `[0, 1]` (Huynh-Thu & Ghanbari 2008 give the definition and how far it can be trusted). Higher is
 /// better; 10 dB more is a tenth of the squared error; equal images give infinity.
 ///
-/// Both `(N, 1, 28, 28)`; one number an image.
+/// Both `(N, 1, 28, 28)`; one number for each image.
 ///
 /// # Errors
 /// Tensors of different shape.
@@ -36,7 +36,7 @@ pub fn psnr(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
 /// wholly within the image, K1 = 0.01, K2 = 0.03, sample covariance (divided by 48). These are
 /// scikit-image's defaults, so the numbers compare with what papers print.
 ///
-/// Both `(N, 1, H, W)` with H and W at least 7; one number an image.
+/// Both `(N, 1, H, W)` with H and W at least 7; one number for each image.
 ///
 /// # Errors
 /// Tensors of different shape, or smaller than the window.
@@ -104,7 +104,7 @@ fn window_means(image: &[f64], width: usize) -> Vec<f64> {
 /// `-(x·log p + (1-x)·log(1-p))`, with `p` given as its logit, `p = sigmoid(logit)`.
 ///
 /// Computed as `max(l, 0) - l·x + log(1 + exp(-|l|))`, which cannot overflow and needs no
-/// clipping; Keras computes the same when the last layer is a sigmoid. In nats a pixel; the result
+/// clipping; Keras computes the same when the last layer is a sigmoid. In nats per pixel; the result
 /// is a tensor of one number, through which gradients flow. Both tensors have one shape, any.
 /// (Bishop 2006, *Pattern Recognition and Machine Learning*, eq. 4.90.)
 ///

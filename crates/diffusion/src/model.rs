@@ -29,9 +29,9 @@ pub use summary::{Summary, SummaryRow};
 /// The output for an image does not depend on the other images of its batch. Training relies on it: each worker
 /// computes a part of the batch.
 pub trait Model: Send + Sized {
-    /// What kind of model this is; stands in its checkpoints.
+    /// The kind of model, which its checkpoints name.
     const KIND: &'static str;
-    /// The settings it was built from, as JSON: they stand in its checkpoints as well.
+    /// The settings it was built from, as JSON; its checkpoints hold them.
     ///
     /// # Errors
     /// Settings that JSON cannot hold.
@@ -49,7 +49,7 @@ pub trait Model: Send + Sized {
     /// The layers, from input to output, to change them.
     fn layers_mut(&mut self) -> &mut [Layer];
 
-    /// The same network with each of its layers replaced by what `change` makes of it.
+    /// The same network with each layer replaced by `change` of it.
     fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> Self;
 
     /// The same network with weights in another kind, to compute in it; in the same kind the two
@@ -124,7 +124,8 @@ pub trait Model: Send + Sized {
     /// As [`load_weights`](Model::load_weights).
     fn load(path: impl AsRef<Path>) -> Result<Self> {
         let checkpoint = Checkpoint::read(Self::KIND, path.as_ref())?;
-        let mut model = checkpoint.settings(Self::with_settings)?;
+        let model = Self::with_settings(checkpoint.settings()?);
+        let mut model = model.map_err(|error| checkpoint.refused(error))?;
         checkpoint.load_into(model.layers_mut())?;
         Ok(model)
     }

@@ -88,7 +88,7 @@ pub fn denoise_from(
 ) -> Result<Samples> {
     schedule.check_step(t)?;
     let images = check_images(noisy)?;
-    // An image with noise beside it, x0 + sigma · eps, is x_t but for its size.
+    // A noisy image x0 + sigma · eps is x_t up to a factor.
     let x = centred(noisy) * schedule.alpha_bar()[t].sqrt();
     let (labels, rng) = (vec![None; images], Rng::new(sampler.seed));
     let mut timesteps = schedule.timesteps(sampler.steps)?;

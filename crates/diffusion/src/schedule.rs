@@ -126,7 +126,7 @@ impl Schedule {
     }
 
     /// `alpha_bar` one step before `step`; 1 before step 0.
-    pub(crate) fn alpha_bar_before(&self, step: usize) -> f64 {
+    fn alpha_bar_before(&self, step: usize) -> f64 {
         match step {
             0 => 1.0,
             _ => self.alpha_bar[step - 1],
@@ -141,14 +141,14 @@ impl Schedule {
             .collect()
     }
 
-    /// How strong the noise is beside the image, `√((1 - alpha_bar) / alpha_bar)`: what
+    /// The strength of the noise relative to the image, `√((1 - alpha_bar) / alpha_bar)`: what
     /// [`add_noise`](crate::noise::add_noise) would call its level, on pixels in `[-1, 1]`.
     pub fn sigma(&self) -> Array1<f64> {
         self.alpha_bar
             .mapv(|alpha_bar| ((1.0 - alpha_bar) / alpha_bar).sqrt())
     }
 
-    /// The step whose noise is nearest to this strength beside the image, in units of pixels in `[0, 1]`.
+    /// The step whose noise relative to the image is nearest to this level, in units of pixels in `[0, 1]`.
     ///
     /// # Errors
     /// A level that is not a number above 0.

@@ -129,7 +129,7 @@ impl Reference {
     /// floor say little.
     ///
     /// # Errors
-    /// When `unseen` does not have twice as many images.
+    /// When `unseen` does not have twice as many images, `count` is below 2, or no class has two of the compared images.
     pub fn new(
         classifier: &Classifier,
         train: &Split,

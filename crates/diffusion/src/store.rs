@@ -1,4 +1,4 @@
-//! Tensors with names, and texts beside them, in one safetensors file. What they mean, others know.
+//! Named tensors and text metadata in one safetensors file. This module knows nothing of models.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use tch::{Kind, Tensor};
 
-/// What stands in a file.
+/// The contents of a file.
 pub(crate) struct Store {
     /// All tensors, `float32`.
     pub(crate) tensors: BTreeMap<String, Tensor>,

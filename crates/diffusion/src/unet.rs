@@ -118,17 +118,17 @@ impl Unet {
             timesteps.size(),
             classes.size()
         );
-        let code = self.embedded(timesteps, classes, x.kind()); //      (N, 2 width)
+        let embedding = self.embedded(timesteps, classes, x.kind()); //  (N, 2 width)
         let x = space_to_depth(&x.reshape([-1, SIDE, SIDE, 1])); //     (N, 14, 14, 4)
         let x = convolve(&x, self.layer("stem"), Activation::Linear); // (N, 14, 14, width)
-        let x = self.residual("down", &x, &code);
-        let large = self.residual("down_1", &x, &code);
+        let x = self.residual("down", &x, &embedding);
+        let large = self.residual("down_1", &x, &embedding);
         let x = halved(&large); //                                     (N, 7, 7, width)
-        let x = self.residual("deep", &x, &code); //                   (N, 7, 7, 2 width)
-        let x = self.residual("deep_1", &x, &code);
+        let x = self.residual("deep", &x, &embedding); //                   (N, 7, 7, 2 width)
+        let x = self.residual("deep_1", &x, &embedding);
         let x = Tensor::cat(&[doubled(&x), large.shallow_clone()], 3); // (N, 14, 14, 3 width)
-        let x = self.residual("up", &x, &code); //                     (N, 14, 14, width)
-        let x = self.residual("up_1", &Tensor::cat(&[x, large], 3), &code);
+        let x = self.residual("up", &x, &embedding); //                     (N, 14, 14, width)
+        let x = self.residual("up_1", &Tensor::cat(&[x, large], 3), &embedding);
         let x = norm_silu(&x, &no_shift(&x), self.layer("last_norm"));
         let x = convolve(&x, self.layer("last"), Activation::Linear); // (N, 14, 14, 4)
         depth_to_space(&x).reshape([-1, 1, SIDE, SIDE])
@@ -297,13 +297,13 @@ mod tests {
 
     #[test]
     fn timesteps_have_different_embeddings_in_the_range_of_a_sine() {
-        let codes = sinusoidal_embedding(
+        let embeddings = sinusoidal_embedding(
             &Tensor::arange(1000, (Kind::Int64, Device::Cpu)),
             Kind::Double,
         );
-        assert_eq!(codes.size(), [1000, SINUSOIDS]);
-        assert!(codes.abs().max().double_value(&[]) <= 1.0);
-        let neighbours = codes.narrow(0, 1, 999) - codes.narrow(0, 0, 999);
+        assert_eq!(embeddings.size(), [1000, SINUSOIDS]);
+        assert!(embeddings.abs().max().double_value(&[]) <= 1.0);
+        let neighbours = embeddings.narrow(0, 1, 999) - embeddings.narrow(0, 0, 999);
         assert!(
             neighbours
                 .square()

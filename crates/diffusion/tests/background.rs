@@ -1,4 +1,4 @@
-//! Training in the background: it can be watched, stopped, and gone on with, and nothing is lost.
+//! Training in the background can be watched, stopped and resumed, and nothing is lost.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -75,7 +75,7 @@ fn it_gives_what_a_blocking_training_gives() {
 }
 
 #[test]
-fn stopped_and_gone_on_with_it_ends_as_an_unbroken_one() {
+fn a_stopped_and_resumed_training_ends_as_an_uninterrupted_one() {
     let (split, folder) = (few(400), tempfile::tempdir().unwrap());
     let (run, other) = (folder.path().join("run"), folder.path().join("other"));
     // Some layers are frozen: that, too, must come back.
@@ -142,7 +142,7 @@ fn what_is_dropped_ends() {
 }
 
 #[test]
-fn what_cannot_be_trained_or_gone_on_with_is_named() {
+fn what_cannot_be_trained_or_resumed_is_named() {
     let (split, folder) = (few(200), tempfile::tempdir().unwrap());
     let path = |name: &str| folder.path().join(name);
     let begin = |config: &FitConfig, name: &str| {

@@ -88,7 +88,7 @@ fn time_and_class_reach_the_trained_unet() {
     assert!(moved(noise(500, 4)) > 1e-4);
 }
 
-/// Ends a training after so many epochs.
+/// Ends a training after this many epochs.
 struct StopAfter(usize);
 
 impl<M> Observer<M> for StopAfter {
@@ -147,7 +147,7 @@ fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
     }
 }
 
-/// Ends a training after so many batches.
+/// Ends a training after this many batches.
 struct StopAtBatch(usize);
 
 impl<M> Observer<M> for StopAtBatch {
@@ -182,7 +182,7 @@ fn a_training_that_ended_within_its_first_epoch_can_be_gone_on_with_but_not_be_l
     assert!(
         error
             .to_string()
-            .contains("holds a training already: go on with it by `resume`"),
+            .contains("holds a training already: continue it with `resume`"),
         "{error}"
     );
     let mut resumed = small();

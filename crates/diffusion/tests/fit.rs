@@ -365,14 +365,3 @@ fn threads_share_a_batch_and_change_nothing_but_rounding() {
         assert!((one.score.unwrap() - many.score.unwrap()).abs() < 2e-2);
     }
 }
-
-#[test]
-fn a_precision_is_read_from_its_name() {
-    assert_eq!("mixed".parse::<Precision>().unwrap(), Precision::Mixed);
-    assert_eq!("float32".parse::<Precision>().unwrap(), Precision::Float32);
-    let error = "fp8".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "the precision is `fp8`; expected `float32` or `mixed`"
-    );
-}

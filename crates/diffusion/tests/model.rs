@@ -82,6 +82,8 @@ fn the_default_weights_are_those_of_the_first_version() {
         (before.seed, before.initialisation),
         (1, Initialisation::Keras)
     );
+    let older: CnnConfig = serde_json::from_str(r#"{"seed":1,"start":"calibrated"}"#).unwrap();
+    assert_eq!(older.initialisation, Initialisation::Calibrated);
     assert!(serde_json::from_str::<CnnConfig>(r#"{"seed":1,"stat":"keras"}"#).is_err());
 }
 
@@ -93,7 +95,7 @@ fn calibrated(seed: u64) -> Cnn {
 }
 
 #[test]
-fn a_checkpoint_remembers_how_its_weights_started() {
+fn a_checkpoint_keeps_the_initialisation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
     for cnn in [cnn(3), calibrated(3)] {
@@ -142,10 +144,10 @@ fn the_calibrated_initialisation_has_the_mean_brightness_and_keeps_its_units_ali
     };
     for seed in 1..=3 {
         let mut cnn = calibrated(seed);
-        let answer = mean(&cnn.denoise(&noisy).unwrap());
+        let output = mean(&cnn.denoise(&noisy).unwrap());
         assert!(
-            (answer - brightness).abs() < 0.005,
-            "seed {seed}: {answer}; the digits' brightness is {brightness}"
+            (output - brightness).abs() < 0.005,
+            "seed {seed}: {output}; the digits' brightness is {brightness}"
         );
         fit(&mut cnn, &few, &config).unwrap();
         let alive = cnn.encode(&noisy).unwrap().gt(0.0).any_dim(0, false);
@@ -406,7 +408,7 @@ fn images_of_another_shape_are_refused() {
 }
 
 #[test]
-fn a_checkpoint_remembers_its_configuration() {
+fn a_checkpoint_keeps_its_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
     cnn(5).save(&path).unwrap();

@@ -7,6 +7,7 @@ mod vectorised;
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
+use crate::contiguity::contiguity;
 use crate::implementation::Implementation;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::width::Width;
@@ -116,11 +117,7 @@ fn check_usable(tensor: &Tensor, kind: Kind) -> Result<()> {
         tensor.size(),
         tensor.kind(),
         tensor.device(),
-        if tensor.is_contiguous() {
-            "contiguous"
-        } else {
-            "permuted"
-        },
+        contiguity(tensor),
     );
     Ok(())
 }
@@ -175,7 +172,7 @@ pub fn adam_step(
             first_moment,
             second_moment,
         } = weight;
-        vectorised::step(
+        return vectorised::step(
             width,
             weight,
             copy.as_mut(),
@@ -185,7 +182,6 @@ pub fn adam_step(
             alpha,
             threads,
         );
-        return Ok(());
     }
     let _ = (implementation, threads);
     by_libtorch(weight, gradients, alpha);
@@ -341,7 +337,7 @@ mod tests {
             result.unwrap_err().to_string()
         };
         assert!(error(zeros(Kind::Half), None).contains("it holds Half numbers"));
-        assert!(error(zeros(Kind::Float).tr(), None).contains("permuted"));
+        assert!(error(zeros(Kind::Float).tr(), None).contains("not contiguous"));
         let other = Tensor::zeros([2, 2], (Kind::BFloat16, Device::Cpu));
         assert!(error(zeros(Kind::Float), Some(other)).contains("expected [3, 2]"));
         assert!(error(zeros(Kind::Float), Some(zeros(Kind::Float))).contains("BFloat16"));

@@ -91,7 +91,7 @@ fn select(value: Option<&str>, available: &[Implementation]) -> Result<Implement
             expected()
         )),
         Err(_) => Err(format!(
-            "{VARIABLE} is `{value}`, which is no implementation; expected {} (or leave the variable unset)",
+            "{VARIABLE} is `{value}`, which is not an implementation; expected {} (or leave the variable unset)",
             expected()
         )),
     }
@@ -158,7 +158,7 @@ pub(crate) mod tests {
         let error = select(Some("sse"), &Implementation::ALL).unwrap_err();
         assert_eq!(
             error,
-            "OPS_IMPLEMENTATION is `sse`, which is no implementation; expected `avx512` or `avx2` or `libtorch` (or leave the variable unset)"
+            "OPS_IMPLEMENTATION is `sse`, which is not an implementation; expected `avx512` or `avx2` or `libtorch` (or leave the variable unset)"
         );
         let error = select(Some("avx512"), &Implementation::ALL[2..]).unwrap_err();
         assert_eq!(

@@ -19,6 +19,7 @@ mod adam;
 mod autograd;
 #[cfg(any(target_arch = "x86_64", test))]
 mod bfloat16;
+mod contiguity;
 mod conv;
 mod implementation;
 mod linear;
@@ -36,5 +37,5 @@ pub use conv::{Activation, conv3x3};
 pub use implementation::Implementation;
 pub use linear::linear;
 pub use memory::check_memory;
-pub use norm::{GROUP, norm_silu};
+pub use norm::norm_silu;
 pub use precision::Precision;

@@ -2,8 +2,8 @@
 //!
 //! libtorch by itself cuts every single operation into parts, one for each thread, and its threads wait for each other
 //! after every operation: a few hundred times in a training step. Here each worker computes its part of the batch from
-//! the first layer to the last by itself, and the workers meet once a step. On two cores this is about a tenth faster,
-//! and another program that takes one of the cores costs less.
+//! the first layer to the last by itself, and the workers meet once a step. This is faster, and
+//! another program that takes one of the cores costs less.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -45,7 +45,7 @@ fn threads_per_worker(threads: usize) -> usize {
     threads.div_ceil(MAX_WORKERS).max(1)
 }
 
-/// How many workers share so many threads: at most 8. With more than 8 threads each worker uses several of libtorch's.
+/// How many workers share this many threads: at most 8. With more than 8 threads each worker uses several of libtorch's.
 pub fn workers(threads: usize) -> usize {
     (threads / threads_per_worker(threads)).max(1)
 }

@@ -7,6 +7,7 @@ use std::thread::{ScopedJoinHandle, scope};
 use anyhow::{Result, ensure};
 use tch::{Device, Tensor};
 
+use crate::contiguity::contiguity;
 use crate::simd::element::Element;
 
 /// Below this many operations a thread costs more than it saves.
@@ -22,11 +23,7 @@ pub(crate) fn elements<E: Element>(tensor: &Tensor) -> Result<&[E]> {
         "a kernel got a tensor of {:?} numbers on {:?}, {}; expected {:?} numbers on the CPU, contiguous",
         tensor.kind(),
         tensor.device(),
-        if tensor.is_contiguous() {
-            "contiguous"
-        } else {
-            "permuted"
-        },
+        contiguity(tensor),
         E::KIND,
     );
     if tensor.numel() == 0 {
@@ -59,8 +56,8 @@ impl<E: Element> SharedOutput<E> {
     }
 }
 
-/// A new tensor of this shape, whose images (along the first dimension) `work` computes, a range of them at a time. One
-/// image takes so many operations. `work` must write all numbers of its images, and no others.
+/// A new tensor of this shape, whose images (along the first dimension) `work` computes, a range of them at a time.
+/// `operations` is the work for one image. `work` must write all numbers of its images, and no others.
 pub(crate) fn compute_images<E: Element>(
     shape: &[i64],
     operations: usize,
@@ -73,8 +70,8 @@ pub(crate) fn compute_images<E: Element>(
     tensor
 }
 
-/// Divides images between as many threads as libtorch would use here, and gives the outputs in order. One image takes so
-/// many operations.
+/// Divides images between as many threads as libtorch would use here, and gives the outputs in order.
+/// `operations` is the work for one image.
 pub(crate) fn parallel_over_images<T: Send>(
     images: usize,
     operations: usize,

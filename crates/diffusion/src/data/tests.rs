@@ -205,14 +205,6 @@ fn asking_for_too_much_says_what_there_is() {
 }
 
 #[test]
-fn thousands_are_separated() {
-    assert_eq!(
-        [0, 999, 1000, 3_255_233].map(thousands),
-        ["0", "999", "1,000", "3,255,233"]
-    );
-}
-
-#[test]
 fn a_split_of_ones_own_keeps_images_and_labels_together() {
     let images = Tensor::rand([3, 1, 28, 28], (Kind::Float, tch::Device::Cpu));
     let split = Split::of(&images, &[7, 0, 9]).unwrap();

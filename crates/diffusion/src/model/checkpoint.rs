@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::layer::Layer;
@@ -64,11 +64,18 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The settings that the model was built from, parsed by `parse`.
-    pub(super) fn settings<T>(&self, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-        let settings = self.store.metadata.get(CONFIG_KEY);
-        let settings = settings.context("it names no configuration");
-        self.named(settings.and_then(|settings| parse(settings)))
+    /// The settings that the model was built from.
+    pub(super) fn settings(&self) -> Result<&str> {
+        let settings = self.store.metadata.get(CONFIG_KEY).map(String::as_str);
+        self.named(settings.context("it names no configuration"))
+    }
+
+    /// The error of a model that cannot be built from this file.
+    pub(super) fn refused(&self, error: Error) -> Error {
+        error.context(format!(
+            "{} is not a checkpoint of this model",
+            self.path.display()
+        ))
     }
 
     /// Gives layers their weights, once everything about them is right.
@@ -113,7 +120,7 @@ impl Checkpoint {
     }
 
     fn named<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| format!("{} is not a checkpoint of this model", self.path.display()))
+        result.map_err(|error| self.refused(error))
     }
 }
 

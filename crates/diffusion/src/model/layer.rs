@@ -79,7 +79,7 @@ impl Layer {
 }
 
 /// Freezes or unfreezes a range of layers.
-pub(crate) fn set_trainable(
+pub(super) fn set_trainable(
     layers: &mut [Layer],
     range: impl RangeBounds<usize>,
     trainable: bool,
@@ -106,7 +106,7 @@ pub(crate) fn set_trainable(
     Ok(())
 }
 
-pub(crate) fn unfreeze_last(layers: &mut [Layer], n: usize) -> Result<()> {
+pub(super) fn unfreeze_last(layers: &mut [Layer], n: usize) -> Result<()> {
     let count = layers.len();
     ensure!(
         n <= count,
@@ -115,7 +115,7 @@ pub(crate) fn unfreeze_last(layers: &mut [Layer], n: usize) -> Result<()> {
     set_trainable(layers, count - n.., true)
 }
 
-pub(crate) fn trainable_weights(layers: &[Layer]) -> Vec<Tensor> {
+pub(super) fn trainable_weights(layers: &[Layer]) -> Vec<Tensor> {
     let trainable = layers.iter().filter(|layer| layer.is_trainable());
     trainable
         .flat_map(|layer| {

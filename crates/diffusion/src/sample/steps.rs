@@ -109,7 +109,7 @@ impl<'a> Steps<'a> {
     }
 
     /// How many steps are still to be taken.
-    pub fn remaining(&self) -> usize {
+    pub(super) fn remaining(&self) -> usize {
         self.remaining.len()
     }
 

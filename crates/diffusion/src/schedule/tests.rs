@@ -8,9 +8,9 @@ fn schedules_are_monotone_and_between_0_and_1() {
             let schedule = schedule.unwrap();
             let mut before = 1.0;
             for t in 0..steps {
-                let (beta, left) = (schedule.betas()[t], schedule.alpha_bar()[t]);
-                assert!(beta > 0.0 && beta < 1.0 && left > 0.0 && left < before);
-                before = left;
+                let (beta, alpha_bar) = (schedule.betas()[t], schedule.alpha_bar()[t]);
+                assert!(beta > 0.0 && beta < 1.0 && alpha_bar > 0.0 && alpha_bar < before);
+                before = alpha_bar;
             }
             assert_eq!(schedule.posterior_variance()[0], 0.0);
         }
@@ -51,12 +51,12 @@ fn q_sample_has_its_closed_form_mean_and_variance() {
     let steps = [10, 500, 990];
     let x = schedule.q_sample(&x0, &steps, &eps).unwrap();
     for (row, &t) in steps.iter().enumerate() {
-        let (left, x) = (schedule.alpha_bar()[t], x.get(row as i64));
+        let (alpha_bar, x) = (schedule.alpha_bar()[t], x.get(row as i64));
         // 400,000 draws: a standard error of 0.0016 of the deviation, and 0.0022 of the variance.
         let mean = x.mean(Kind::Double).double_value(&[]);
-        assert!((mean - 0.6 * left.sqrt()).abs() < 0.008 * (1.0 - left).sqrt());
+        assert!((mean - 0.6 * alpha_bar.sqrt()).abs() < 0.008 * (1.0 - alpha_bar).sqrt());
         let variance = x.var(true).double_value(&[]);
-        assert!((variance / (1.0 - left) - 1.0).abs() < 0.011);
+        assert!((variance / (1.0 - alpha_bar) - 1.0).abs() < 0.011);
     }
 }
 
@@ -97,9 +97,9 @@ fn what_makes_no_sense_is_named() {
     assert!(text(betas(&[0.9; 100])).contains("fewer steps"));
     assert!(text(betas(&[1e-17])).contains("fewer steps"));
     assert!(text(Schedule::linear(100_000)).contains("fewer steps"));
-    let left = |values: &[f64]| Schedule::from_alpha_bar(Array1::from(values.to_vec()));
-    assert!(text(left(&[0.9, 0.95])).contains("step 1 is 0.95, and 0.9 before it"));
-    assert!(text(left(&[0.9, 0.0])).contains("step 1 is 0"));
+    let from_alpha_bar = |values: &[f64]| Schedule::from_alpha_bar(Array1::from(values.to_vec()));
+    assert!(text(from_alpha_bar(&[0.9, 0.95])).contains("step 1 is 0.95, and 0.9 before it"));
+    assert!(text(from_alpha_bar(&[0.9, 0.0])).contains("step 1 is 0"));
     let schedule = Schedule::linear(10).unwrap();
     let zeros = Tensor::zeros([2, 4], (Kind::Float, Device::Cpu));
     let error = |t: &[usize]| {

@@ -1,6 +1,6 @@
 //! The optimizer: Adam as Keras computes it, with the state that a checkpoint keeps.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ops::{AdamWeight, adam_step};
 use tch::Tensor;
 
@@ -50,10 +50,16 @@ impl Adam {
     pub(super) fn step(&mut self, gradients: &[Vec<Tensor>], learning_rate: f64) -> Result<()> {
         self.steps += 1;
         for (at, weight) in self.weights.iter_mut().enumerate() {
-            let parts: Vec<Tensor> = gradients
-                .iter()
-                .filter_map(|part| part.get(at).map(Tensor::shallow_clone))
-                .collect();
+            let part = |part: &Vec<Tensor>| {
+                let gradient = part.get(at).map(Tensor::shallow_clone);
+                gradient.with_context(|| {
+                    format!(
+                        "a worker gave {} gradients; expected one for each weight",
+                        part.len()
+                    )
+                })
+            };
+            let parts = gradients.iter().map(part).collect::<Result<Vec<_>>>()?;
             adam_step(weight, &parts, learning_rate, self.steps, self.threads)?;
         }
         Ok(())
@@ -99,7 +105,7 @@ impl Adam {
         }
     }
 
-    /// Goes on from a [`state`](Adam::state).
+    /// Restores a [`state`](Adam::state).
     ///
     /// # Errors
     /// Moments of other weights.

@@ -147,11 +147,11 @@ pub fn fit_with_in_background<M: Model + 'static>(
     let config = in_folder(config, folder.as_ref());
     config::check(&config, data)?;
     make_room(folder.as_ref())?;
-    let place = LockedFolder::lock(folder.as_ref())?;
+    let locked = LockedFolder::lock(folder.as_ref())?;
     model.save(folder.as_ref().join(FIRST))?;
     Settings::of(M::KIND, model.layers(), &config).write(folder.as_ref())?;
     let data = data.shallow_clone();
-    start(model, place, preview, None, move |model, watch| {
+    start(model, locked, preview, None, move |model, watch| {
         fit_with(model, &data, &objective, &config, watch)
     })
 }
@@ -186,7 +186,7 @@ impl<M: Model + 'static> Training<M> {
     {
         let folder = folder.as_ref();
         let settings = Settings::read(folder, M::KIND)?;
-        let place = LockedFolder::lock(folder)?;
+        let locked = LockedFolder::lock(folder)?;
         // The folder may have been moved since.
         let config = in_folder(&settings.config, folder);
         let mut model = M::load(folder.join(FIRST))?;
@@ -198,7 +198,7 @@ impl<M: Model + 'static> Training<M> {
         let (objective, preview) = (objective(&config)?, preview(&config)?);
         let data = data.shallow_clone();
         let earlier = Some(checkpoint.progress());
-        start(model, place, preview, earlier, move |model, watch| {
+        start(model, locked, preview, earlier, move |model, watch| {
             resume(model, &data, &objective, &config, watch)
         })
     }
@@ -241,7 +241,7 @@ impl<M: Model + 'static> Training<M> {
         };
         let (model, history) = thread.join().map_err(|_| {
             anyhow!(
-                "the training thread panicked; {} keeps the last epoch, and `Training::resume` goes on from there",
+                "the training thread panicked; {} keeps the last epoch, and `Training::resume` resumes it",
                 self.folder.display()
             )
         })?;
@@ -249,12 +249,12 @@ impl<M: Model + 'static> Training<M> {
     }
 }
 
-/// Nobody can wait for the training any more, so it ends.
+/// Dropping the value ends the training, because its result can no longer be fetched.
 impl<M> Drop for Training<M> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // nobody is there to see an error
+            let _ = thread.join(); // an error cannot be returned from here
         }
     }
 }
@@ -334,13 +334,13 @@ impl LockedFolder {
 
 fn start<M: Model + 'static>(
     mut model: M,
-    place: LockedFolder,
+    locked: LockedFolder,
     preview: impl Fn(&M) -> Result<Output> + Send + 'static,
     earlier: Option<(Vec<Epoch>, Vec<f64>)>,
     train: impl FnOnce(&mut M, &mut Watch<M>) -> Result<History> + Send + 'static,
 ) -> Result<Training<M>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let folder = place.folder.clone();
+    let folder = locked.folder.clone();
     let mut watch = Watch::new(&folder, Arc::clone(&stop), earlier, preview);
     watch.begin(&model)?;
     let thread = thread::Builder::new()
@@ -348,7 +348,7 @@ fn start<M: Model + 'static>(
         .spawn(move || {
             let history = train(&mut model, &mut watch);
             watch.end(&model, &history);
-            drop(place);
+            drop(locked);
             (model, history)
         })?;
     Ok(Training {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use ops::Precision;
 use ops::pool::{check_threads, threads};
+use ops::{Implementation, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Split;
@@ -22,8 +22,8 @@ pub struct FitConfig {
     /// How the step size changes during training (default [`LearningRateSchedule::Constant`]).
     pub learning_rate_schedule: LearningRateSchedule,
     /// Ends with an exponential moving average of the weights instead of the last ones. The number is the decay, the share
-    /// of itself that the average keeps at each step (0.999 is usual for diffusion; default None): steps to and fro
-    /// cancel (Polyak & Juditsky 1992; Ho et al. 2020, section 4). Validation and
+    /// of itself that the average keeps at each step (0.999 is usual for diffusion; default None): steps in opposite
+    /// directions cancel (Polyak & Juditsky 1992; Ho et al. 2020, section 4). Validation and
     /// [`Observer::epoch`](super::Observer::epoch) see the average, too.
     pub moving_average: Option<f64>,
     /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5). This and `draw`
@@ -113,6 +113,7 @@ pub enum Keep {
 
 /// Do these settings make sense for this data?
 pub(super) fn check(config: &FitConfig, data: &Split) -> Result<()> {
+    Implementation::selected()?;
     check_threads(config.threads)?;
     ensure!(
         config.epochs >= 1,

@@ -24,7 +24,7 @@ use crate::model::Model;
 ///
 /// # Errors
 /// Settings that make no sense (each is named with what was expected), a model whose layers are
-/// all frozen, a batch that memory cannot hold, or a loss that became NaN (the model then
+/// all frozen, a batch that memory cannot hold, or a loss or weights that became NaN or infinite (the model then
 /// gets back its best weights with [`Keep::Best`](super::Keep::Best), else those it came with). After another error of the
 /// objective, or a checkpoint that cannot be written, the model keeps its weights of that moment.
 ///
@@ -54,7 +54,7 @@ pub fn fit<M: Denoiser>(model: &mut M, data: &Split, config: &FitConfig) -> Resu
 /// optimizer writes again at every step from the `float32` weights that it keeps.
 ///
 /// # Errors
-/// As [`fit`]; a [`FitConfig::checkpoint`] that is there already, for it would be lost.
+/// As [`fit`]; a [`FitConfig::checkpoint`] file that exists already, because it would be overwritten.
 pub fn fit_with<M: Model>(
     model: &mut M,
     data: &Split,
@@ -65,7 +65,7 @@ pub fn fit_with<M: Model>(
     if let Some(path) = &config.checkpoint {
         ensure!(
             !path.exists(),
-            "{} holds a training already: go on with it by `resume`, or delete it to start again",
+            "{} holds a training already: continue it with `resume`, or delete it to start again",
             path.display()
         );
     }

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 /// The exponential moving average of the weights during training (Polyak & Juditsky 1992; for diffusion Ho et al. 2020,
-/// section 4): steps to and fro cancel, and the average is better than any of the weights.
+/// section 4): steps in opposite directions cancel, and the average is better than any of the weights.
 ///
 /// At step `n` it keeps `min(decay, (1 + n) / (10 + n))` of itself, so the first, untrained weights soon lose their
 /// influence.

@@ -69,7 +69,7 @@ impl Denoising {
     /// The objective of a [`fit`](super::fit) with these settings.
     ///
     /// # Errors
-    /// A noise level that is negative or no number.
+    /// A noise level that is negative, infinite or NaN.
     pub fn of(config: &FitConfig) -> Result<Denoising> {
         check_level(config.noise)?;
         Ok(Denoising {
@@ -123,7 +123,7 @@ impl<M: Denoiser> Objective<M> for Denoising {
     }
 }
 
-/// A classifier's objective: the right class, with cross-entropy as the loss, `-log p(class)` in nats an image (Bishop
+/// A classifier's objective: the right class, with cross-entropy as the loss, `-log p(class)` in nats per image (Bishop
 /// 2006, *Pattern Recognition and Machine Learning*, eq. 4.108). The score is the accuracy in percent.
 #[derive(Clone, Debug)]
 pub struct Classification {

@@ -1,4 +1,4 @@
-//! Who follows a training: the trait, and the observer that prints.
+//! Observers of a training: the trait, and the observer that prints lines.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -36,7 +36,7 @@ impl<M> Observer<M> for () {}
 #[derive(Debug)]
 pub struct PrintLines {
     started: Instant,
-    /// Batches that an earlier run had done, where this one goes on with it.
+    /// Batches of the earlier run that this one resumes.
     before: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Follows a training in the background: writes its panel, and stops the training when somebody asks for that.
+//! Follows a training in the background: writes its panel, and stops the training when `Training::stop` or a stop file says so.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

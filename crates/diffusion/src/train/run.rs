@@ -23,7 +23,7 @@ use crate::rng::Rng;
 /// How many held-out images a worker evaluates at once.
 const VALIDATION_BATCH: usize = 250;
 
-/// What is trained, and for what.
+/// What a run trains, and with which objective.
 pub(super) struct Subject<'a> {
     pub(super) layers: &'a [Layer],
     /// Those that training may change.
@@ -139,7 +139,7 @@ impl Run<'_> {
             let (loss, flow) = self.epoch(pool, &mut state, watcher, epoch, &first)?;
             if !state.adam.is_finite() {
                 let batches = state.history.batch_losses.len();
-                let what = "weights are NaN";
+                let what = "weights are not finite";
                 return Err(self.diverged(&mut state, &first, what, batches));
             }
             // From here on the model is what it would be if the training ended now.
@@ -160,7 +160,7 @@ impl Run<'_> {
             state.swap_average()?;
             state.history.epochs.push(epoch);
             state.history.stopped = flow.is_break() || told.is_break();
-            // An epoch that was cut short would be missing from a run that goes on.
+            // An epoch that was cut short is not saved: a resumed run would miss the rest of it.
             if let (Some(path), ControlFlow::Continue(())) = (&config.checkpoint, flow) {
                 unsaved = state.save(path, &self.settings).err();
             }

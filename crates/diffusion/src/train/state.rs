@@ -77,11 +77,11 @@ impl State {
         store::write(path, &tensors, Kind::Float, metadata)
     }
 
-    /// Goes on where a checkpoint was written.
+    /// Restores the state of a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: Checkpoint, settings: &str) -> Result<()> {
         let from = checkpoint.from.clone();
         self.restore_all(checkpoint, settings)
-            .with_context(|| cannot_go_on(&from))
+            .with_context(|| cannot_resume(&from))
     }
 
     fn restore_all(&mut self, checkpoint: Checkpoint, settings: &str) -> Result<()> {
@@ -157,7 +157,7 @@ impl Checkpoint {
                 from: from.clone(),
             })
         };
-        read().with_context(|| cannot_go_on(&from))
+        read().with_context(|| cannot_resume(&from))
     }
 
     /// The epochs and the losses until then.
@@ -184,6 +184,6 @@ pub(super) fn settings(
     format!("{model} {layers:?} {config:?} {objective:?} {plan:?}")
 }
 
-fn cannot_go_on(from: &str) -> String {
-    format!("cannot go on from {from}")
+fn cannot_resume(from: &str) -> String {
+    format!("cannot resume from {from}")
 }

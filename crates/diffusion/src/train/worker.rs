@@ -1,4 +1,4 @@
-//! What one thread of a training does.
+//! One worker of a training.
 
 use anyhow::Result;
 use tch::Tensor;
@@ -30,7 +30,7 @@ pub(super) enum Task {
     Validate(Vec<i64>),
 }
 
-/// What comes of a [`Task`].
+/// The output of a [`Task`].
 #[derive(Default)]
 pub(super) struct Output {
     /// For `Train` the part's contribution to the batch's mean, for `Validate` the mean.

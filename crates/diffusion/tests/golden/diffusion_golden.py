@@ -54,7 +54,7 @@ def frechet(rng, rows, columns):
     b = rng.normal(size=(rows + 7, columns)) @ rng.normal(size=(columns, columns)) + 0.3
     a[:, -1] = b[:, -1] = 2.0
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # SciPy's root of a singular product is not exact; a trace on the diagonal mends it.
+    # SciPy's root of a singular product is not exact; a trace on the diagonal fixes it.
     little = np.eye(columns) * 1e-12
     root = scipy.linalg.sqrtm((cov_a + little) @ (cov_b + little)).real
     distance = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a + cov_b - 2 * root)

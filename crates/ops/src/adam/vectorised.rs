@@ -1,10 +1,12 @@
 //! Adam's step in one pass over memory, with vector instructions.
 
+use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::formula::{BETA_1, BETA_2, EPSILON};
 use crate::bfloat16::BFloat16;
 use crate::simd::width::Width;
+use crate::slices::elements;
 
 /// Below this many numbers a thread costs more than it saves.
 const NUMBERS_PER_THREAD: usize = 1 << 18;
@@ -26,8 +28,9 @@ pub(super) fn step(
     second_moment: &mut Tensor,
     alpha: f32,
     threads: usize,
-) {
+) -> Result<()> {
     let parts: Vec<Tensor> = gradients.iter().map(Tensor::contiguous).collect();
+    let gradients = parts.iter().map(Gradient::of).collect::<Result<_>>()?;
     let count = weight.numel();
     // SAFETY: the caller has checked that all these tensors are on the CPU, contiguous, and have `count` numbers of these kinds.
     // They live until the end of this function, and the caller promises that no other thread uses them meanwhile.
@@ -38,12 +41,13 @@ pub(super) fn step(
                 Some(copy) => slice_mut(copy, count),
                 None => &mut [],
             },
-            gradients: parts.iter().map(|part| Gradient::of(part)).collect(),
+            gradients,
             m: slice_mut(first_moment, count),
             v: slice_mut(second_moment, count),
         }
     };
     numbers.update(width, alpha, threads);
+    Ok(())
 }
 
 /// The memory of a tensor as a slice.
@@ -76,20 +80,11 @@ enum Gradient<'a> {
 }
 
 impl<'a> Gradient<'a> {
-    /// # Safety
-    /// The tensor must be contiguous, on the CPU, `float32` or `bfloat16`, and not be written to for `'a`.
-    unsafe fn of(tensor: &'a Tensor) -> Gradient<'a> {
-        let (at, len) = (tensor.data_ptr(), tensor.numel());
-        if len == 0 {
-            return Gradient::Float(&[]);
-        }
-        // SAFETY: as the caller promises.
-        unsafe {
-            match tensor.kind() {
-                Kind::BFloat16 => Gradient::BFloat16(std::slice::from_raw_parts(at.cast(), len)),
-                _ => Gradient::Float(std::slice::from_raw_parts(at.cast(), len)),
-            }
-        }
+    fn of(tensor: &'a Tensor) -> Result<Gradient<'a>> {
+        Ok(match tensor.kind() {
+            Kind::BFloat16 => Gradient::BFloat16(elements(tensor)?),
+            _ => Gradient::Float(elements(tensor)?),
+        })
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ impl Sizes {
         self.height * self.width
     }
 
-    /// The shape of these images with so many channels.
+    /// The shape of these images with this many channels.
     pub(super) fn shape(&self, channels: usize) -> [i64; 4] {
         [self.images, self.height, self.width, channels].map(|size| size as i64)
     }
@@ -51,7 +51,7 @@ pub(super) struct Padded {
 }
 
 impl Padded {
-    /// Room for so many images. The border is one pixel wide above and to the left, and one or more below and to the right:
+    /// Room for `slots` images. The border is one pixel wide above and to the left, and one or more below and to the right:
     /// the image is extended to a multiple of `multiple` pixels first.
     pub(super) fn new(sizes: &Sizes, slots: usize, channels: usize, multiple: usize) -> Padded {
         let height = sizes.height.next_multiple_of(multiple) + 2;

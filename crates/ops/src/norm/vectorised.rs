@@ -14,7 +14,7 @@ use crate::simd::lanes::{LANES, Lanes, sigmoid};
 use crate::simd::width::{Width, for_each_width};
 use crate::slices::{SharedOutput, compute_images, elements, parallel_over_images, to_f32};
 
-/// An operation on one number takes about as long as so many multiplications.
+/// An operation on one number takes about as long as this many multiplications.
 const OPERATIONS: usize = 30;
 
 /// The normalisation of tensors that fit each other, with groups of [`LANES`] channels. `None` where the kernels cannot

@@ -7,7 +7,7 @@ use super::lanes::LANES;
 #[repr(align(64))]
 pub(crate) struct CacheLine(#[allow(dead_code, reason = "read through pointers")] [f32; LANES]);
 
-/// Room for at least so many numbers, all zero.
+/// Room for at least this many numbers, all zero.
 pub(crate) fn aligned_zeros(numbers: usize) -> Vec<CacheLine> {
     vec![CacheLine([0.0; LANES]); numbers.div_ceil(LANES)]
 }
