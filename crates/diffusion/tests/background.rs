@@ -64,7 +64,7 @@ fn it_gives_what_a_blocking_training_gives() {
             .unwrap()
             .starts_with("Done. 2 epochs")
     );
-    for picture in ["digits", "curve"] {
+    for picture in ["preview", "curve"] {
         assert!(
             notes[picture]
                 .as_str()
@@ -211,7 +211,7 @@ fn a_unets_training_shows_what_it_draws() {
     let training = fit_with_in_background(unet, &split, objective, &config, preview, &run).unwrap();
     training.wait().unwrap();
     assert!(
-        notes(&run)["digits"]
+        notes(&run)["preview"]
             .as_str()
             .unwrap()
             .contains("as the network draws it now")

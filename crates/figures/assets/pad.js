@@ -68,13 +68,13 @@
     const rgba = small.getImageData(0, 0, SIDE, SIDE).data;
     const pixels = Array.from({ length: SIDE * SIDE }, (_, pixel) => rgba[4 * pixel]);
     try {
-      const answer = await fetch(`${base}api/contents/${path}`, {
+      const response = await fetch(`${base}api/contents/${path}`, {
         method: "PUT",
         credentials: "same-origin",
         headers: { "Content-Type": "application/json", "X-XSRFToken": key || "" },
         body: JSON.stringify({ type: "file", format: "text", content: JSON.stringify(pixels) }),
       });
-      status.textContent = answer.ok ? "Kept. Run the next cell." : `The server did not keep it (${answer.status}).`;
+      status.textContent = response.ok ? "Saved. Run the next cell." : `The server did not save the drawing (${response.status}).`;
     } catch (error) {
       status.textContent = "The server cannot be reached.";
     }

@@ -1,6 +1,6 @@
 // Makes the panel that this script stands in follow what runs in the background: requests its notes from the notebook's server.
 (function (script) {
-  const box = script.closest(".training");
+  const box = script.closest(".panel");
   const part = (name) => box.querySelector("." + name);
   const button = box.querySelector("button");
   const settings = document.getElementById("jupyter-config-data");
@@ -34,11 +34,11 @@
         for (let at = 0; at < cell.model.outputs.length; at++) {
           const output = cell.model.outputs.get(at).toJSON();
           const html = output.data && [].concat(output.data["text/html"] || []).join("");
-          if (!html || !html.includes('class="training"')) continue;
+          if (!html || !html.includes('class="panel"')) continue;
           const kept = document.createElement("div");
-          kept.className = "training";
+          kept.className = "panel";
           kept.appendChild(box.querySelector("style").cloneNode(true));
-          for (const name of ["digits", "curve", "line"]) kept.appendChild(part(name).cloneNode(true));
+          for (const name of ["preview", "curve", "line"]) kept.appendChild(part(name).cloneNode(true));
           cell.model.outputs.set(at, { ...output, data: { ...output.data, "text/html": kept.outerHTML, "text/plain": part("line").textContent } });
           return;
         }
@@ -49,13 +49,13 @@
   async function look() {
     if (!box.isConnected) return;
     try {
-      const answer = await fetch(`${base}files/${beside}/panel.json?${Date.now()}`, { credentials: "same-origin", cache: "no-store" });
-      if (answer.ok) {
-        const notes = await answer.json();
-        part("digits").innerHTML = notes.digits;
+      const response = await fetch(`${base}files/${beside}/panel.json?${Date.now()}`, { credentials: "same-origin", cache: "no-store" });
+      if (response.ok) {
+        const notes = await response.json();
+        part("preview").innerHTML = notes.preview;
         part("curve").innerHTML = notes.curve;
         part("line").textContent = notes.line;
-        if (notes.state !== "training") {
+        if (notes.state !== "running") {
           button.remove();
           freeze();
           return;

@@ -38,7 +38,7 @@ pub fn rows<S: AsRef<str>, T: Borrow<Tensor>>(rows: &[(S, T)]) -> Output {
     rows_with_captions(rows, &[])
 }
 
-/// [`rows`] with a caption above each column.
+/// [`rows`] with a caption above each column: at most as many captions as the longest row has images.
 pub fn rows_with_captions<S: AsRef<str>, T: Borrow<Tensor>>(
     rows: &[(S, T)],
     captions: &[&str],
@@ -120,6 +120,11 @@ fn draw(rows: &[Pixels], names: &[&str], captions: &[&str]) -> Result<Picture> {
         );
     }
     let columns = rows.iter().map(Pixels::count).max().unwrap_or(0) as i32;
+    ensure!(
+        captions.len() <= columns as usize,
+        "there are {} captions for {columns} columns; expected at most one for each column",
+        captions.len()
+    );
     check_size(4 * columns as usize * rows.len() * first.height * first.width)?;
     // A whole number of pixels on the page for each pixel of an image.
     let largest = (SIDE / first.width.max(first.height) as i32).max(1);
@@ -141,7 +146,6 @@ fn draw(rows: &[Pixels], names: &[&str], captions: &[&str]) -> Result<Picture> {
     let pitch_x = (size.0 + GAP).max(font::widest(&words, TEXT) + 3 * GAP);
     let captions: Vec<Vec<String>> = captions
         .iter()
-        .take(columns as usize)
         .map(|caption| font::wrap(caption, TEXT, pitch_x - 2 * GAP))
         .collect();
     let lines = |texts: &[Vec<String>]| texts.iter().map(Vec::len).max().unwrap_or(0) as i32;

@@ -87,7 +87,7 @@ impl Pad {
         Ok(Some(centred_by_mass(&(image.to_kind(Kind::Float) / 255.0))))
     }
 
-    /// The drawing, or this other image as long as nothing is drawn; then it prints that.
+    /// The drawing, or `other` as long as nothing is drawn. In that case a printed line says so.
     ///
     /// # Errors
     /// As [`read`](Pad::read).

@@ -24,8 +24,7 @@ const STYLE: &str = include_str!("../assets/panel.css");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is running: the panel follows it. The page's script knows this state by the name "training".
-    #[serde(rename = "training")]
+    /// It is running: the panel follows it.
     Running,
     /// It reached its end.
     Done,
@@ -54,7 +53,7 @@ struct Page {
     state: State,
     line: String,
     curve: String,
-    digits: String,
+    preview: String,
 }
 
 impl Notes {
@@ -72,7 +71,7 @@ impl Notes {
             state: self.state,
             line: self.text.clone(),
             curve: picture(&self.curve),
-            digits: picture(&self.preview),
+            preview: picture(&self.preview),
         };
         write_whole(&folder.join(FILE), &serde_json::to_vec(&page)?)
     }
@@ -99,17 +98,17 @@ fn read(folder: &Path) -> Result<Page> {
 
 fn html(folder: &Path, page: &Page) -> String {
     let shown = format!(
-        "<style>{STYLE}</style><div class=\"digits\">{}</div><div class=\"curve\">{}</div>\
+        "<style>{STYLE}</style><div class=\"preview\">{}</div><div class=\"curve\">{}</div>\
          <pre class=\"line\" role=\"status\">{}</pre>",
-        page.digits,
+        page.preview,
         page.curve,
         escape(&page.line),
     );
     if page.state != State::Running {
-        return format!("<div class=\"training\">{shown}</div>");
+        return format!("<div class=\"panel\">{shown}</div>");
     }
     format!(
-        "<div class=\"training\" data-folder=\"{}\">{shown}<button type=\"button\" hidden>Stop</button>\
+        "<div class=\"panel\" data-folder=\"{}\">{shown}<button type=\"button\" hidden>Stop</button>\
          <script>{SCRIPT}</script></div>",
         escape(&folder.display().to_string()),
     )

@@ -73,8 +73,8 @@ impl Series {
 /// Lines over a common axis, each with its name where it ends (or above, where lines end far apart):
 /// `curve("title", ("x axis", "y axis"), &[series, …])`.
 ///
-/// The axes follow the points, whatever their magnitude. A name with a role in the lesson (noisy,
-/// denoised, training, median, …) has the same colour in every picture; other names take the next colour.
+/// The axes follow the points, whatever their magnitude. A name that begins with one of eleven words (noisy,
+/// denoised, training, median, …) has that word's colour in every picture; other names take the next colour.
 /// At most 21 lines can be told apart.
 pub fn curve(title: &str, axes: (&str, &str), series: &[Series]) -> Output {
     let ends: Vec<String> = series.iter().filter_map(described).collect();

@@ -110,6 +110,10 @@ impl Sliders {
     }
 
     fn page(self, alt: &str) -> Result<String> {
+        ensure!(
+            !self.play || !self.sliders.is_empty(),
+            "there is a play button but no slider; expected at least one slider, or `play: false`"
+        );
         let frames: usize = self
             .sliders
             .iter()
@@ -117,12 +121,17 @@ impl Sliders {
             .product();
         for slider in &self.sliders {
             ensure!(
+                !slider.stops.is_empty(),
+                "the slider {:?} has no stops; expected at least one",
+                slider.name
+            );
+            ensure!(
                 slider.first < slider.stops.len(),
                 "the slider {:?} has {} stops and begins at stop {}; expected at most {}",
                 slider.name,
                 slider.stops.len(),
                 slider.first,
-                slider.stops.len().saturating_sub(1)
+                slider.stops.len() - 1
             );
         }
         ensure!(

@@ -178,6 +178,11 @@ fn an_animation_is_a_gif_of_frames_of_one_shape() {
     assert!(error(&[images(4)], 0).contains("1 to 2000 columns; got 1 and 0"));
     assert!(error(&[images(4), blank(3)], 2).contains("got [4, 1, 28, 28] and [3, 1, 28, 28]"));
     assert!(error(&[Tensor::from(1.0)], 2).contains("(N, 1, H, W)"));
+    let wide = error(&[blank(1_200)], 1_200);
+    assert!(
+        wide.contains("69602 by 60 pixels is too large; a GIF has at most 65535"),
+        "{wide}"
+    );
 }
 
 #[test]
@@ -208,6 +213,14 @@ fn names_and_captions_of_any_length_have_room() {
         &["1,000,000"; 10],
     ));
     assert!(wide > narrow + 1_000, "{wide} {narrow}");
+    // No caption disappears.
+    let error = rows_with_captions(&[("", &images(2))], &["1"; 3])
+        .html()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there are 3 captions for 2 columns; expected at most one for each column"
+    );
     // A name that takes more lines than an image is high makes its row higher.
     let name = "a name that takes many lines beside one small image";
     let (short, short_width) = decoded(&rows(&[("a name", &images(1))]));

@@ -35,7 +35,7 @@ fn sliders() -> Sliders {
             },
             Slider {
                 name: "end",
-                stops: stops(&["</script>", "b"]),
+                stops: stops(&["</script>", "<!--<script>"]),
                 first: 0,
             },
         ],
@@ -55,6 +55,8 @@ fn sliders_hold_a_picture_for_every_frame() {
     assert_eq!(data["sliders"][0]["stops"][1], "1");
     assert_eq!(data["sliders"][0]["first"], 1);
     assert_eq!(data["sliders"][1]["stops"][0], "</script>");
+    assert_eq!(data["sliders"][1]["stops"][1], "<!--<script>");
+    assert!(!output.html().unwrap().contains("<!--"));
     assert_eq!(data["rows"][0]["images"].as_array().unwrap().len(), 1);
     let each = &data["rows"][1]["images"];
     assert!(
@@ -91,6 +93,25 @@ fn sliders_that_do_not_fit_say_why() {
     let mut beyond = sliders();
     beyond.sliders[0].first = 2;
     assert!(error(beyond).contains("\"brightness\" has 2 stops and begins at stop 2"));
+    let mut empty = sliders();
+    empty.sliders[0] = Slider {
+        stops: Vec::new(),
+        first: 0,
+        ..empty.sliders[0].clone()
+    };
+    assert_eq!(
+        error(empty),
+        "the slider \"brightness\" has no stops; expected at least one"
+    );
+    let none = |play: bool| Sliders {
+        sliders: Vec::new(),
+        rows: Vec::new(),
+        captions: vec!["1".to_owned()],
+        play,
+        ..sliders()
+    };
+    assert!(error(none(true)).contains("a play button but no slider"));
+    assert!(none(false).output("alt").html().is_ok());
     let flat = Tensor::zeros([2, 784], (Kind::Float, Device::Cpu));
     assert!(
         Row::of("flat", [&flat])
@@ -134,7 +155,7 @@ fn a_panel_follows_what_runs_and_becomes_a_picture_when_it_ends() {
         state: State::Running,
         text: "1 < 2 epochs".to_owned(),
         preview: Some(grid(&images(2, 4, 4), 2)),
-        curve: Some(grid(&images(2, 7, 28), 2)), // could not be drawn if it had no images
+        curve: Some(grid(&images(2, 7, 28), 2)),
     };
     notes.write(&folder).unwrap();
     let running = panel(&folder);
@@ -149,7 +170,7 @@ fn a_panel_follows_what_runs_and_becomes_a_picture_when_it_ends() {
     assert!(html.contains("<button") && html.contains(&format!("/{STOP_FILE}`")));
     let file = std::fs::read(folder.join("panel.json")).unwrap();
     let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
-    assert_eq!(file["state"], "training");
+    assert_eq!(file["state"], "running");
 
     let notes = Notes {
         state: State::Stopped,
@@ -160,5 +181,5 @@ fn a_panel_follows_what_runs_and_becomes_a_picture_when_it_ends() {
     notes.write(&folder).unwrap();
     let html = panel(&folder).html().unwrap();
     assert!(!html.contains("<button") && !html.contains("<script"));
-    assert!(html.contains("<div class=\"digits\"></div>"));
+    assert!(html.contains("<div class=\"preview\"></div>"));
 }

@@ -221,7 +221,7 @@ def draw(notebook: Notebook, out: Path, seconds: float):
     canvas.focus()
     for key in ["ArrowDown"] * 8 + ["Space"] + ["ArrowDown"] * 10 + ["Space"]:
         page.keyboard.press(key)
-    page.wait_for_function("[...document.querySelectorAll('.explorer [role=status]')].some(s => s.textContent.startsWith('Kept'))", timeout=10_000)
+    page.wait_for_function("[...document.querySelectorAll('.explorer [role=status]')].some(s => s.textContent.startsWith('Saved'))", timeout=10_000)
     notebook.run_cell(reader, seconds)
     text = reader.inner_text()
     if "Nothing is drawn" in text or "drawn: read as" not in text:
@@ -262,13 +262,13 @@ def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
     first = page.locator('.jp-Notebook .jp-Cell[data-windowed-list-index="0"]')
     for cell in (first, notebook.tagged("begin"), notebook.tagged("panel")):
         notebook.run_cell(cell, seconds)
-    panel = notebook.tagged("panel").locator(".training")
+    panel = notebook.tagged("panel").locator(".panel")
     print(f"  a training's panel changed {follow(page, panel, path.name)} times", flush=True)
     # Only a whole epoch can be gone on with, and a slow machine takes its time for one.
-    page.wait_for_function("/epoch \\d+\\/240/.test(document.querySelector('.training .line').textContent)", timeout=60_000)
+    page.wait_for_function("/epoch \\d+\\/240/.test(document.querySelector('.panel .line').textContent)", timeout=60_000)
     panel.screenshot(path=out / "training-panel.png")
     panel.locator("button").click()
-    page.wait_for_function("document.querySelector('.training .line').textContent.startsWith('Stopped')", timeout=30_000)
+    page.wait_for_function("document.querySelector('.panel .line').textContent.startsWith('Stopped')", timeout=30_000)
     notebook.run_cell(notebook.tagged("end"), seconds)
     if "stopped: true" not in notebook.tagged("end").inner_text():
         raise Failed(f"{path.name}: the button stopped no training")
@@ -285,7 +285,7 @@ def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
         raise Failed(f"{path.name}: the saved notebook does not hold what the panel showed last: {html[-300:]}")
     print("  its button stopped it, and the notebook keeps the last picture", flush=True)
     notebook.run_cell(notebook.tagged("resumed"), seconds)
-    times = follow(page, notebook.tagged("resumed").locator(".training"), path.name)
+    times = follow(page, notebook.tagged("resumed").locator(".panel"), path.name)
     notebook.run_cell(notebook.tagged("longer"), seconds)
     if "went on: true" not in notebook.tagged("longer").inner_text():
         raise Failed(f"{path.name}: resumed, the training did not go on: {notebook.tagged('longer').inner_text()[-300:]}")
@@ -298,7 +298,7 @@ def follow(page: Page, panel, name: str) -> int:
     while len(seen) < 4:
         if time.monotonic() > deadline:
             raise Failed(f"{name}: the panel showed only {sorted(seen)} within 90 s")
-        seen.add((panel.locator(".line").inner_text(), panel.locator(".digits img").first.get_attribute("src")))
+        seen.add((panel.locator(".line").inner_text(), panel.locator(".preview img").first.get_attribute("src")))
         page.wait_for_timeout(250)
     return len(seen) - 1
 

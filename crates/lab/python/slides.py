@@ -50,7 +50,7 @@ function fit(section) {
   const box = section && section.querySelector(".fit");
   if (!box) return;
   const fits = (scale) => box.scrollHeight * scale <= %HEIGHT% - 20;
-  const pictures = box.querySelectorAll(".output > img"), others = box.querySelectorAll(".explorer, .training");
+  const pictures = box.querySelectorAll(".output > img"), others = box.querySelectorAll(".explorer, .panel");
   const grow = (by) => {
     pictures.forEach((picture) => { picture.style.width = `${Math.min(by * picture.naturalWidth, 0.98 * %WIDTH%)}px`; });
     others.forEach((other) => { other.style.zoom = by; });

@@ -95,7 +95,7 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
 /// Letters and pictures on JupyterLab's slides for the last row, in parts of the window's width.
 const SLIDES: &str = ".reveal { --jp-content-font-size1: 1.8vw; --jp-code-font-size: 1.5vw; --jp-code-line-height: 1.35; } \
 .reveal .jp-OutputArea-output > img, .reveal .jp-RenderedHTMLCommon > img { width: 60vw; image-rendering: pixelated; } \
-.reveal .jp-OutputArea-output .explorer { zoom: 1.4; } .reveal .explorer img, .reveal .training img { margin: 0; }";
+.reveal .jp-OutputArea-output .explorer { zoom: 1.4; } .reveal .explorer img, .reveal .panel img { margin: 0; }";
 
 /// What differs from Jupyter's own settings: its question about news would stand over the first page of a class,
 /// and its slides would have letters that only the first row can read.

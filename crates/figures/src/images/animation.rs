@@ -56,7 +56,14 @@ fn gif(frames: &[Canvas]) -> Result<Picture> {
         .flat_map(|grey| [grey * 8 + grey / 4; 3])
         .collect();
     let mut bytes = Vec::new();
-    let (width, height) = (u16::try_from(first.width)?, u16::try_from(first.height)?);
+    let (Ok(width), Ok(height)) = (u16::try_from(first.width), u16::try_from(first.height)) else {
+        bail!(
+            "an animation of {} by {} pixels is too large; a GIF has at most {} on a side: use other columns or smaller images",
+            first.width,
+            first.height,
+            u16::MAX
+        )
+    };
     let mut encoder = gif::Encoder::new(&mut bytes, width, height, &palette)?;
     encoder.set_repeat(gif::Repeat::Infinite)?;
     for (at, canvas) in frames.iter().enumerate() {

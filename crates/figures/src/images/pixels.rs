@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-/// More images than this make no picture that a person can look at.
+/// The most images in one picture; with more, each is too small to see.
 pub(super) const MOST: usize = 2_000;
 /// The most pixels of a picture: more would take a browser seconds to show.
 const MOST_PIXELS: usize = 20_000_000;
@@ -78,7 +78,7 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// A white one.
+    /// A white canvas.
     pub(super) fn blank(width: usize, height: usize) -> Result<Canvas> {
         check_size(width.saturating_mul(height))?;
         Ok(Canvas {

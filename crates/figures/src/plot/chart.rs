@@ -189,7 +189,7 @@ impl Chart<'_> {
         let (mut left, mut top, mut row) = (MARGIN, 0, LINE);
         let mut names = Vec::new();
         for line in &self.lines {
-            let name = font::wrap(&line.name, TEXT, WIDTH - 2 * MARGIN - key);
+            let name = font::wrap(&shown_name(line), TEXT, WIDTH - 2 * MARGIN - key);
             let width = key + font::widest(&name, TEXT);
             if left > MARGIN && left + width > WIDTH - MARGIN {
                 (left, top, row) = (MARGIN, top + row, LINE);
@@ -354,17 +354,23 @@ impl Chart<'_> {
 
 /// A name as it stands at the end of its line.
 fn end_name(line: &Line) -> Vec<String> {
+    font::wrap_evenly(&shown_name(line), TEXT, NAME)
+}
+
+/// A line's name, which also says if nothing of the line can be drawn.
+fn shown_name(line: &Line) -> String {
     match line.points.is_empty() {
-        true => font::wrap_evenly(&format!("{} (no finite value)", line.name), TEXT, NAME),
-        false => font::wrap_evenly(&line.name, TEXT, NAME),
+        true => format!("{} (no finite value)", line.name),
+        false => line.name.clone(),
     }
 }
 
-/// An axis's name, which also says what has to be added to its numbers.
+/// An axis's name, which also says by which offset its numbers differ from the values.
 fn axis_name(name: &str, ticks: &Ticks) -> Vec<String> {
-    let name = match ticks.offset.is_empty() {
-        true => name.to_owned(),
-        false => format!("{name} (minus {})", ticks.offset),
+    let name = match (ticks.offset.as_str(), ticks.offset.strip_prefix('-')) {
+        ("", _) => name.to_owned(),
+        (_, Some(positive)) => format!("{name} (plus {positive})"),
+        (offset, None) => format!("{name} (minus {offset})"),
     };
     font::wrap(&name, TEXT, WIDTH - 2 * MARGIN)
 }

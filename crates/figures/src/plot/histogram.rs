@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    fn spread(tensor: &Tensor) -> (Range<f64>, Vec<f64>) {
+    fn distribution(tensor: &Tensor) -> (Range<f64>, Vec<f64>) {
         let x = range(&[
             tensor.min().double_value(&[]),
             tensor.max().double_value(&[]),
@@ -126,7 +126,7 @@ mod tests {
     fn a_histogram_of_normal_noise_is_a_bell() {
         tch::manual_seed(1);
         let noise = Tensor::randn([10_000], (Kind::Float, Device::Cpu));
-        let (x, shares) = spread(&noise);
+        let (x, shares) = distribution(&noise);
         assert!(x.start < -3.0 && x.end > 3.0, "{x:?}");
         // No bar holds much more than the density at 0, 0.4, times the width of a bar.
         let most = shares.iter().copied().fold(0.0, f64::max);
@@ -137,22 +137,22 @@ mod tests {
     #[test]
     fn pixels_are_shown_from_0_to_1() {
         let pixels = Tensor::from_slice(&[0.0f32, 0.1, 0.5, 0.93]);
-        let (x, shares) = spread(&pixels);
+        let (x, shares) = distribution(&pixels);
         assert_eq!(x, 0.0..1.0);
         assert_eq!(
             (shares[0], shares[2], shares[12], shares[23]),
             (25.0, 25.0, 25.0, 25.0)
         );
         // Small numbers are not pixels.
-        assert_eq!(spread(&(pixels * 0.1)).0.start, 0.0);
-        let (x, _) = spread(&(Tensor::from_slice(&[0.001f32, 0.002])));
+        assert_eq!(distribution(&(pixels * 0.1)).0.start, 0.0);
+        let (x, _) = distribution(&(Tensor::from_slice(&[0.001f32, 0.002])));
         assert!(x.end < 0.01, "{x:?}");
     }
 
     #[test]
     fn one_value_is_one_bar() {
         for value in [0.0, 3.0, -1e-8] {
-            let (_, shares) = spread(&Tensor::from_slice(&[value, value]));
+            let (_, shares) = distribution(&Tensor::from_slice(&[value, value]));
             assert_eq!(shares[12], 100.0, "{value}");
         }
     }

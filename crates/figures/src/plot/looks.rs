@@ -6,7 +6,7 @@ use plotters::prelude::*;
 /// Colours that people with any colour vision can tell apart: those of Okabe & Ito (2008) without yellow,
 /// which is too pale for a line on white, and without orange, which resembles vermillion; instead wine
 /// (Tol 2021).
-const BLUE: RGBColor = RGBColor(0, 114, 178);
+pub(super) const BLUE: RGBColor = RGBColor(0, 114, 178);
 const VERMILLION: RGBColor = RGBColor(213, 94, 0);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const PURPLE: RGBColor = RGBColor(204, 121, 167);
@@ -15,9 +15,10 @@ const SKY: RGBColor = RGBColor(86, 180, 233);
 const BLACK: RGBColor = RGBColor(0, 0, 0);
 const PALETTE: [RGBColor; 7] = [BLUE, VERMILLION, GREEN, PURPLE, WINE, SKY, BLACK];
 
-/// What a name begins with, and its colour in every picture. Roles with the same colour measure different
-/// things, so they hardly ever share a picture; where they do, their dashes differ.
-const ROLES: [(&str, RGBColor); 11] = [
+/// Words that have a colour of their own in every picture: a line has it if its name begins with the word. This is a
+/// palette; nothing else in this crate depends on the words, and a line can have any other name. Words with the same
+/// colour name different kinds of things, which seldom share a picture; where they do, their dashes differ.
+const WORDS: [(&str, RGBColor); 11] = [
     ("original", BLACK),
     ("clean", BLACK),
     ("noisy", VERMILLION),
@@ -77,7 +78,7 @@ fn contrast_on_white(RGBColor(r, g, b): RGBColor) -> f64 {
     1.05 / (0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) + 0.05)
 }
 
-/// The looks of the lines of one picture. Names with a role come first; the other names take the next
+/// The looks of the lines of one picture. Names that begin with one of the [`WORDS`] come first; the other names take the next
 /// colour that the picture does not use, and dashes once all colours are in use.
 ///
 /// # Errors
@@ -96,8 +97,8 @@ pub(super) fn of(names: &[&str]) -> Result<Vec<Look>> {
     );
     let mut looks: Vec<Option<Look>> = vec![None; names.len()];
     for (at, name) in names.iter().enumerate() {
-        let role = role_of(name);
-        looks[at] = all().find(|look| Some(look.colour) == role && !looks.contains(&Some(*look)));
+        let colour = colour_of(name);
+        looks[at] = all().find(|look| Some(look.colour) == colour && !looks.contains(&Some(*look)));
     }
     for at in 0..names.len() {
         if looks[at].is_none() {
@@ -107,10 +108,10 @@ pub(super) fn of(names: &[&str]) -> Result<Vec<Look>> {
     Ok(looks.into_iter().flatten().collect())
 }
 
-fn role_of(name: &str) -> Option<RGBColor> {
+fn colour_of(name: &str) -> Option<RGBColor> {
     let name = name.to_lowercase();
-    let role = ROLES.iter().find(|(role, _)| name.starts_with(role));
-    role.map(|(_, colour)| *colour)
+    let word = WORDS.iter().find(|(word, _)| name.starts_with(word));
+    word.map(|(_, colour)| *colour)
 }
 
 #[cfg(test)]
@@ -144,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn a_role_keeps_its_colour_wherever_it_stands() {
+    fn a_word_keeps_its_colour_wherever_it_stands() {
         for names in [
             ["diffusion", "one", "two"],
             ["one", "two", "Diffusion, mean of 8"],
         ] {
             let at = names
                 .iter()
-                .position(|name| role_of(name).is_some())
+                .position(|name| colour_of(name).is_some())
                 .unwrap();
             assert_eq!(of(&names).unwrap()[at].colour, GREEN);
             assert_all_differ(&names);

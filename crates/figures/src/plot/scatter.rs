@@ -5,6 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use tch::{Kind, Tensor};
 
+use super::looks::BLUE;
 use super::ticks::span;
 use crate::font::{self, INK};
 use crate::output::Output;
@@ -21,6 +22,8 @@ const LINE: i32 = 26 * FINENESS;
 const MARGIN: i32 = 5 * FINENESS;
 /// Most panels that one picture shows.
 const MOST: usize = 40;
+/// The most pixels of a picture. Only very long names need more.
+const MOST_PIXELS: usize = 20_000_000;
 
 /// Clouds of points side by side, in one common frame that holds at least the square from 0 to 1:
 /// `scatter(&[("start", &points), …])`.
@@ -64,7 +67,12 @@ fn draw(panels: &[(&str, &Tensor)]) -> Result<Picture> {
         edge * columns as i32,
         (head + edge) * panels.len().div_ceil(columns) as i32,
     );
-    let mut rgb = vec![255u8; (3 * size.0 * size.1) as usize];
+    let pixels = size.0 as usize * size.1 as usize;
+    ensure!(
+        pixels <= MOST_PIXELS,
+        "the names make a picture of {pixels} pixels; expected at most {MOST_PIXELS}: use shorter names"
+    );
+    let mut rgb = vec![255u8; 3 * pixels];
     {
         let area = BitMapBackend::with_buffer(&mut rgb, (size.0 as u32, size.1 as u32))
             .into_drawing_area();
@@ -83,7 +91,7 @@ fn draw(panels: &[(&str, &Tensor)]) -> Result<Picture> {
             };
             for point in points {
                 let at = (left + place(point.0, &x), top + inner - place(point.1, &y));
-                area.draw(&Circle::new(at, 3, RGBColor(0, 114, 178).mix(0.6).filled()))
+                area.draw(&Circle::new(at, 3, BLUE.mix(0.6).filled()))
                     .map_err(|error| anyhow!("{error}"))?;
             }
             let frame = [(left, top), (left + inner, top + inner)];

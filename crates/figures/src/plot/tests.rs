@@ -195,6 +195,35 @@ fn lines_that_end_far_apart_have_a_legend() {
 }
 
 #[test]
+fn a_line_without_finite_values_says_so_wherever_names_stand() {
+    let far = Series::new("far", [(0.0, 1.0), (10.0, 2.0)]);
+    let near = Series::new("near", [(0.0, 1.0), (2.0, 2.0)]);
+    let gone = Series::new("gone", [(0.0, f64::NAN)]);
+    for series in [vec![far.clone(), near, gone.clone()], vec![far, gone]] {
+        let texts = readable(&curve("Title", ("x", "y"), &series));
+        let all = says(&texts).join(" ");
+        assert!(all.contains("gone (no finite value)"), "{all}");
+    }
+}
+
+#[test]
+fn an_offset_of_an_axis_has_one_sign() {
+    for (value, expected) in [(1e12, "y (minus 1e12)"), (-1e12, "y (plus 1e12)")] {
+        let points = [(0.0, value), (1.0, value + 2.0)];
+        let texts = readable(&curve("Title", ("x", "y"), &[Series::new("s", points)]));
+        assert!(says(&texts).contains(&expected), "{:?}", says(&texts));
+    }
+}
+
+#[test]
+fn clouds_with_names_that_fill_a_picture_are_an_error() {
+    let points = Tensor::rand([2, 2], (Kind::Float, Device::Cpu));
+    let name = "word ".repeat(4_000);
+    let error = scatter(&[(name.as_str(), &points); 40]).html().unwrap_err();
+    assert!(error.to_string().contains("use shorter names"), "{error}");
+}
+
+#[test]
 fn overlaid_histograms_are_outlines() {
     let values = Tensor::rand([1000], (Kind::Float, Device::Cpu));
     let six: Vec<(&str, &Tensor)> = [
