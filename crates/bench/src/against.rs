@@ -9,7 +9,7 @@ use crate::text::number;
 /// What the interval is; stands in the report and below the table.
 pub const INTERVAL: &str = "The ratio is the median over the rounds of the ratio within a round; above 1 ours is better. The 95 % interval of \
 that median is distribution-free: its ends are order statistics of the ratios, the k-th lowest and the k-th highest, with k from \
-the binomial distribution of how many independent rounds lie below their median. It needs at least 6 rounds.";
+the binomial distribution of how many independent rounds lie below their median. It needs at least 6 ratios.";
 
 /// How ours compare with the other commit in one measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,9 +22,11 @@ pub struct Against {
     pub range: [f64; 2],
     /// Its rounds.
     pub rounds: Vec<f64>,
+    /// How many rounds have a ratio.
+    pub pairs: usize,
     /// How many times better ours is: the median over the rounds of the ratio within a round.
     pub ratio: Option<f64>,
-    /// The distribution-free 95 % interval of that median; null with fewer than 6 rounds.
+    /// The distribution-free 95 % interval of that median; null with fewer than 6 ratios.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -32,8 +34,12 @@ impl Against {
     /// Compares; None if the other commit has no value.
     pub fn new(commit: &str, ours: &[f64], rounds: Vec<f64>, better: Better) -> Option<Against> {
         let (value, range) = median(&rounds).zip(range(&rounds))?;
+        // A ratio needs two positive values: a change in percent can be negative, and then "times better" means nothing.
+        let positive = ours.iter().copied().zip(rounds.iter().copied());
+        let positive = positive.filter(|(ours, theirs)| *ours > 0.0 && *theirs > 0.0);
+        let (ours, theirs): (Vec<f64>, Vec<f64>) = positive.unzip();
+        let mut ratios = ratios(&ours, &theirs, better);
         // Two trainings that both never arrive have no ratio.
-        let mut ratios = ratios(ours, &rounds, better);
         ratios.retain(|ratio| !ratio.is_nan());
         Some(Against {
             commit: commit.to_owned(),
@@ -41,6 +47,7 @@ impl Against {
             range,
             ratio: median(&ratios),
             interval: median_interval(&ratios),
+            pairs: ratios.len(),
             rounds,
         })
     }
@@ -55,13 +62,15 @@ impl Against {
         let ratio = self.ratio.map_or("no ratio".to_owned(), |ratio| {
             format!("median ratio {ratio:.3}")
         });
-        let rounds = self.rounds.len();
+        let (pairs, rounds) = (self.pairs, self.rounds.len());
         match self.interval {
             Some([low, high]) => {
-                format!("{ratio}, 95 % interval {low:.3} - {high:.3}, {rounds} rounds")
+                format!("{ratio}, 95 % interval {low:.3} - {high:.3}, {pairs} rounds")
             }
             None => {
-                format!("{ratio}, no interval with fewer than {FEWEST} rounds (here {rounds})")
+                format!(
+                    "{ratio}, no interval: {pairs} of {rounds} rounds have a ratio, expected at least {FEWEST}"
+                )
             }
         }
     }
@@ -82,7 +91,7 @@ pub fn short(commit: &str) -> &str {
     commit.get(..8).unwrap_or(commit)
 }
 
-/// All comparisons as lines for a terminal: name, ours, theirs, ratio, interval, rounds.
+/// All comparisons as lines for a terminal: name, ours, theirs, ratio, interval, rounds with a ratio.
 pub fn table(all: &[(&str, f64, &Against)]) -> Vec<String> {
     let Some((_, _, first)) = all.first() else {
         return Vec::new();
@@ -107,7 +116,7 @@ pub fn table(all: &[(&str, f64, &Against)]) -> Vec<String> {
             against.interval.map_or("-".to_owned(), |[low, high]| {
                 format!("{low:.3} - {high:.3}")
             }),
-            against.rounds.len().to_string(),
+            against.pairs.to_string(),
             against.verdict().to_owned(),
         ]
     });
@@ -151,7 +160,11 @@ mod tests {
         );
         let found = compare(&ours[..5], &[1.1, 1.2, 1.3, 1.4, 1.5]);
         assert_eq!((found.ratio, found.interval), (Some(1.3), None));
-        assert!(found.words().contains("fewer than 6 rounds (here 5)"));
+        let words = found.words();
+        assert!(
+            words.ends_with("5 of 5 rounds have a ratio, expected at least 6"),
+            "{words}"
+        );
         assert!(Against::new("0", &ours, Vec::new(), Better::Lower).is_none());
     }
 
@@ -159,6 +172,17 @@ mod tests {
     fn trainings_that_never_arrive_have_no_ratio() {
         let found = compare(&[f64::INFINITY; 6], &[f64::INFINITY; 6]);
         assert_eq!((found.ratio, found.interval), (None, None));
+        assert_eq!((found.pairs, found.rounds.len()), (0, 6));
+    }
+
+    #[test]
+    fn only_two_positive_values_have_a_ratio() {
+        let ours = [-1.0, 0.0, 2.0, 2.0, 1.0, 1.0, -1.0];
+        let found = compare(&ours, &[1.0, 1.0, 0.0, -1.0, 2.0, 4.0, -2.0]);
+        assert_eq!((found.ratio, found.pairs), (Some(3.0), 2));
+        assert_eq!((found.value, found.rounds.len()), (1.0, 7));
+        assert!(found.words().contains("2 of 7 rounds have a ratio"));
+        assert_eq!(compare(&[-0.1], &[0.1]).ratio, None);
     }
 
     #[test]

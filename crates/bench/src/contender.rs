@@ -282,7 +282,7 @@ impl Worker {
         self.wait(END).is_some_and(|status| status.success())
     }
 
-    /// Why there is nothing to be had from it any more.
+    /// The error of a process that sends nothing more.
     pub fn ended(&mut self, doing: &str) -> anyhow::Error {
         let status = match self.wait(END) {
             Some(status) => status.to_string(),
@@ -323,10 +323,10 @@ impl Worker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if lines.is_empty() {
-            return "; it left no words".to_owned();
+            return "; it printed nothing".to_owned();
         }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        format!("; its last words:\n    {}", lines.join("\n    "))
+        format!("; its last lines:\n    {}", lines.join("\n    "))
     }
 
     fn wait(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {

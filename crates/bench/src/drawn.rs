@@ -13,7 +13,7 @@ use crate::race::NOISE;
 
 /// The seed of all that is drawn here.
 const SEED: u64 = 1_000;
-/// How many steps count as many.
+/// The number of steps that few steps are compared with.
 const MANY_STEPS: usize = 250;
 
 fn weights(name: &str) -> PathBuf {
@@ -23,13 +23,13 @@ fn weights(name: &str) -> PathBuf {
 
 /// Draws digits and scores them; what was drawn last is kept, for the next score of the same.
 #[derive(Default)]
-pub struct Artist {
+pub struct Generator {
     last: RefCell<Option<Drawn>>,
 }
 
 /// How digits are drawn.
 #[derive(Clone, Copy, PartialEq)]
-pub struct Way {
+pub struct Settings {
     /// How many, each class as often as in the training images.
     pub images: usize,
     /// In how many steps of DDIM.
@@ -39,49 +39,56 @@ pub struct Way {
 }
 
 struct Drawn {
-    way: Way,
+    settings: Settings,
     images: Tensor,
     classes: Vec<i64>,
 }
 
-impl Artist {
+impl Generator {
     /// The share that the classifier assigns to the class of their label, in percent.
-    pub fn class_accuracy(&self, mnist: &Mnist, way: Way) -> Result<Value> {
-        let (images, classes) = self.draw(mnist, way)?;
+    pub fn class_accuracy(&self, mnist: &Mnist, settings: Settings) -> Result<Value> {
+        let (images, classes) = self.draw(mnist, settings)?;
         let share = diffusion::scores::class_accuracy(&classifier()?, &images, &classes)?;
         Ok(json!({ "value": 100.0 * share }))
     }
 
     /// The Fréchet distance from test images as a multiple of that between two halves of them, of equal size.
-    pub fn frechet_over_floor(&self, mnist: &Mnist, way: Way) -> Result<Value> {
-        let floor = frechet_floor(&classifier()?, &mnist.test, way.images)?;
-        Ok(json!({ "value": self.frechet(mnist, way)? / floor }))
+    pub fn frechet_over_floor(&self, mnist: &Mnist, settings: Settings) -> Result<Value> {
+        let floor = frechet_floor(&classifier()?, &mnist.test, settings.images)?;
+        Ok(json!({ "value": self.frechet(mnist, settings)? / floor }))
     }
 
     /// How much larger the distance is with few steps than with many, in percent.
-    pub fn loss_of_few_steps(&self, mnist: &Mnist, way: Way) -> Result<Value> {
-        let many = Way {
+    pub fn loss_of_few_steps(&self, mnist: &Mnist, settings: Settings) -> Result<Value> {
+        let many = Settings {
             steps: MANY_STEPS,
-            ..way
+            ..settings
         };
-        let (few, many) = (self.frechet(mnist, way)?, self.frechet(mnist, many)?);
+        let (few, many) = (self.frechet(mnist, settings)?, self.frechet(mnist, many)?);
         Ok(json!({ "value": 100.0 * (few / many - 1.0) }))
     }
 
-    fn frechet(&self, mnist: &Mnist, way: Way) -> Result<f64> {
+    fn frechet(&self, mnist: &Mnist, settings: Settings) -> Result<f64> {
         let classifier = classifier()?;
-        let (images, _) = self.draw(mnist, way)?;
-        let real = evenly_chosen(&mnist.test, way.images, 0)?.images(way.images)?;
+        let (images, _) = self.draw(mnist, settings)?;
+        let real = evenly_chosen(&mnist.test, settings.images, 0)?.images(settings.images)?;
         frechet_distance(&classifier.features(&images)?, &classifier.features(&real)?)
     }
 
-    fn draw(&self, mnist: &Mnist, way: Way) -> Result<(Tensor, Vec<i64>)> {
-        if let Some(last) = self.last.borrow().as_ref().filter(|last| last.way == way) {
+    fn draw(&self, mnist: &Mnist, settings: Settings) -> Result<(Tensor, Vec<i64>)> {
+        if let Some(last) = self
+            .last
+            .borrow()
+            .as_ref()
+            .filter(|last| last.settings == settings)
+        {
             return Ok((last.images.shallow_clone(), last.classes.clone()));
         }
         let unet = Unet::load(weights("unet.safetensors"))?;
-        let classes = mnist.train.labels(way.images)?;
-        let sampler = Sampler::ddim(way.steps).guided(way.guidance).seeded(SEED);
+        let classes = mnist.train.labels(settings.images)?;
+        let sampler = Sampler::ddim(settings.steps)
+            .guided(settings.guidance)
+            .seeded(SEED);
         let drawn = sample(
             &unet,
             &Schedule::cosine(1000)?,
@@ -89,7 +96,7 @@ impl Artist {
             &with_labels(&classes),
         )?;
         self.last.replace(Some(Drawn {
-            way,
+            settings,
             images: drawn.images.shallow_clone(),
             classes: classes.clone(),
         }));

@@ -93,8 +93,8 @@ struct Measure {
     /// Measure only these
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     only: Vec<String>,
-    /// How many rounds, instead of as many as each measurement says (15 beside another commit)
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How many rounds, instead of as many as each measurement says (15 beside another commit); at most 1000
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Measure another commit as well: the file that `lab bench --against` writes
     #[arg(long, value_name = "FILE")]
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether a name is among those, or there are none.
+/// Whether `name` was chosen; without `--only` everything is.
 fn is_among(only: &[String], name: &str) -> bool {
     only.is_empty() || only.iter().any(|only| only == name)
 }
@@ -133,7 +133,7 @@ fn kernels(only: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Measures and reports; false if something of ours, or of the other commit, could not be measured.
+/// Measures and reports; false if something of ours could not be measured, or something that the other commit knows.
 fn measure(arguments: Measure) -> Result<bool> {
     check_names(&arguments.only)?;
     let wanted = |name: &str| is_among(&arguments.only, name);
@@ -158,9 +158,10 @@ fn measure(arguments: Measure) -> Result<bool> {
         results.push(Outcome::new(measurement, rounds, commit.as_deref()));
         session.keep_for(&chosen[at + 1..]);
     }
-    let mut whole = results
-        .iter()
-        .all(|outcome| outcome.ours.is_some() && (commit.is_none() || outcome.against.is_some()));
+    let mut whole = results.iter().all(|outcome| {
+        let compared = commit.is_none() || outcome.against.is_some() || outcome.unknown_there();
+        outcome.ours.is_some() && compared
+    });
     let mut tables = Map::new();
     // The tables are ours alone, so beside another commit they are filled only when they are named.
     let named = |name: &str| commit.is_none() || !arguments.only.is_empty() && wanted(name);
@@ -183,7 +184,7 @@ fn measure(arguments: Measure) -> Result<bool> {
         seconds: began.elapsed().as_secs_f64(),
         results,
         tables,
-        foot: Report::foot(),
+        foot: report::FOOT,
     };
     report.print();
     let out = &session.place.out;
@@ -250,4 +251,19 @@ fn settings(session: &Session) -> Value {
             "interval": against::INTERVAL,
         })),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_rounds_has_limits() {
+        let parse = |rounds: &str| {
+            let words = ["bench", "--mnist", "folder", "--rounds", rounds];
+            Arguments::try_parse_from(words)
+        };
+        assert!(parse("1").is_ok() && parse("1000").is_ok());
+        assert!(parse("0").is_err() && parse("1001").is_err());
+    }
 }

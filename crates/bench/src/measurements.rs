@@ -174,7 +174,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement {
         name: "time_to_19db",
-        what: "from the start of a process until the test images score 19 dB, seeds 1, 2 and 3; \
+        what: "from the start of a process until the test images score 19 dB, a seed for each round; \
             ours starts from the calibrated first weights, keras-float32 from Keras's own, keras-calibrated from \
             Keras's own calibrated as ours; time_to_19db_same_start compares like with like",
         unit: "s",
@@ -182,12 +182,12 @@ pub const MEASUREMENTS: &[Measurement] = &[
         way: Way::Race,
         ours: OURS_TO_19DB,
         peers: &[(KERAS_TO_19DB, Some(3.0)), (KERAS_TO_19DB_CALIBRATED, None)],
-        rounds: (3, 1), // the seeds 1, 2 and 3, because they come first
+        rounds: (3, 1), // without `--rounds` the seeds 1, 2 and 3, because they come first
         ..TRAIN
     },
     Measurement {
         name: "time_to_19db_same_start",
-        what: "from the start of a process until the test images score 19 dB, seeds 1, 2 and 3; \
+        what: "from the start of a process until the test images score 19 dB, a seed for each round; \
             ours and Keras both from first weights chosen as Keras does (Keras's runs are those of time_to_19db, \
             where that is measured too)",
         unit: "s",

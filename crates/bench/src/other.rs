@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_description_that_is_none_is_said_to_be_none() {
+    fn a_file_that_describes_no_commit_is_an_error() {
         let error = Other::read(Path::new("Cargo.toml")).unwrap_err();
         assert!(format!("{error:#}").contains("does not describe a commit"));
     }

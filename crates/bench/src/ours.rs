@@ -57,7 +57,7 @@ struct Request {
 pub fn serve(arguments: Arguments) -> Result<()> {
     let worker = Worker {
         mnist: Mnist::load_from(&arguments.mnist)?,
-        artist: drawn::Artist::default(),
+        generator: drawn::Generator::default(),
         arguments,
     };
     say(&json!({"ready": {
@@ -101,14 +101,14 @@ fn libtorch_version() -> String {
 }
 
 impl Request {
-    fn way(&self) -> drawn::Way {
+    fn settings(&self) -> drawn::Settings {
         let &Request {
             images,
             steps,
             guidance,
             ..
         } = self;
-        drawn::Way {
+        drawn::Settings {
             images,
             steps,
             guidance,
@@ -118,7 +118,7 @@ impl Request {
 
 struct Worker {
     arguments: Arguments,
-    artist: drawn::Artist,
+    generator: drawn::Generator,
     mnist: Mnist,
 }
 
@@ -136,9 +136,15 @@ impl Worker {
                 self.train(&mut Unet::new(UnetConfig::default())?, objective, request)
             }
             "draw_seconds" => drawn::seconds(request.images, request.steps),
-            "class_accuracy" => self.artist.class_accuracy(&self.mnist, request.way()),
-            "frechet_over_floor" => self.artist.frechet_over_floor(&self.mnist, request.way()),
-            "ddim25_loss" => self.artist.loss_of_few_steps(&self.mnist, request.way()),
+            "class_accuracy" => self
+                .generator
+                .class_accuracy(&self.mnist, request.settings()),
+            "frechet_over_floor" => self
+                .generator
+                .frechet_over_floor(&self.mnist, request.settings()),
+            "ddim25_loss" => self
+                .generator
+                .loss_of_few_steps(&self.mnist, request.settings()),
             "denoise_gain_db" => drawn::denoise_gain(&self.mnist, request.images),
             "cnn_infer" => self.infer(request),
             "mnist_load" => self.load(),

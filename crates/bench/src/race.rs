@@ -67,7 +67,7 @@ pub fn run(contender: &Contender, place: &Place, seed: usize, goal: f64) -> Resu
             return Ok(curve);
         }
     }
-    // Its output is at an end. Who died has not given up.
+    // The output has ended. A process that crashed did not give up by itself.
     if curve.points.is_empty() || !process.succeeded() {
         return Err(process.ended("it was to train"));
     }

@@ -1,10 +1,9 @@
 //! What came out: `report.json`, and the same on the terminal.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -18,12 +17,12 @@ use crate::rounds::Rounds;
 use crate::stats::{median, percentile_95, range, ratio, ratios};
 use crate::text::{grid, number};
 
-/// What the numbers are; stands below the table.
-const FOOT: &str = "A value is the median over its rounds; beside it the lowest and the highest round. `1.72x (1.55 - 1.92)`: ours is \
+/// What the numbers are; stands below every report.
+pub const FOOT: &str = "A value is the median over its rounds; beside it the lowest and the highest round. `1.72x (1.55 - 1.92)`: ours is \
 1.72 times better, the median over the rounds of the ratio within a round, beside it the lowest and the highest; a machine's \
-speed drifts, and within a round all contenders run shortly after one another. time_to_19db, time_to_19db_same_start: medians \
-over the seeds 1, 2 and 3, which nobody has chosen, and the ratio of those medians; a training that is not there after 6 \
-epochs counts as endless.";
+speed drifts, and within a round all contenders run shortly after one another. time_to_19db, time_to_19db_same_start: \
+each round has its own seed (1, 2, 3, …), which nobody has chosen. The value is the median over the seeds, and the ratio to a peer \
+is the ratio of the medians. A training that does not reach the score within 6 epochs counts as infinitely long.";
 
 /// The whole of `report.json`.
 #[derive(Debug, Serialize)]
@@ -205,6 +204,12 @@ impl Outcome {
         }
     }
 
+    /// Whether the other commit does not know this measurement: its worker refused the request.
+    pub fn unknown_there(&self) -> bool {
+        let reason = self.absent.get(other::NAME);
+        reason.is_some_and(|reason| reason.contains("unknown request"))
+    }
+
     /// Whether a value is no worse than the limit.
     fn keeps(&self, limit: f64, value: f64) -> bool {
         match self.better {
@@ -304,11 +309,8 @@ impl Report {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let part = path.with_extension("part");
-        let text = serde_json::to_string_pretty(self)?;
-        fs::write(&part, text + "\n")
-            .and_then(|()| fs::rename(&part, path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        figures::write_whole(path, text.as_bytes())
     }
 
     /// The report for a terminal.
@@ -347,11 +349,6 @@ impl Report {
         if !lines.is_empty() {
             println!("{}\n\n{}\n", lines.join("\n"), against::INTERVAL);
         }
-    }
-
-    /// What stands below every report.
-    pub fn foot() -> &'static str {
-        FOOT
     }
 }
 
@@ -421,6 +418,24 @@ mod tests {
         assert_eq!(json["against"]["interval"], json!([1.5, 1.5]));
         assert_eq!(json["against"]["commit"], "0123456789");
         assert_eq!(json["peers"], json!({}));
+    }
+
+    #[test]
+    fn another_commit_may_not_know_a_measurement() {
+        let found = MEASUREMENTS.iter().find(|m| m.name == "explorer").unwrap();
+        let absent = |reason: &str| {
+            let theirs = Rounds {
+                absent: Some(reason.to_owned()),
+                ..Default::default()
+            };
+            let all = [
+                (found.ours, rounds(&[1.0])),
+                (other::other_than(&found.ours), theirs),
+            ];
+            Outcome::new(found, all.into(), Some("0123456789"))
+        };
+        assert!(absent("against answers: unknown request \"explorer\"").unknown_there());
+        assert!(!absent("against ended (signal: 9)").unknown_there());
     }
 
     #[test]

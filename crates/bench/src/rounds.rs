@@ -1,5 +1,5 @@
-//! Rounds: every contender once, then every contender again, so that whatever the machine does meanwhile
-//! befalls all of them. Each round begins with another contender than the one before.
+//! Rounds: every contender once, then every contender again, so that a change of the machine's speed affects all of them. Each
+//! round begins with the next contender.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,7 +31,7 @@ pub struct Session {
     workers: HashMap<Contender, Worker>,
     /// Races that were run, by contender and seed: the same one is not run twice.
     races: HashMap<(Contender, usize), Curve>,
-    /// Reasons for an absence that were told; many have the same.
+    /// Reasons that were printed already; several contenders can have the same.
     said: HashSet<String>,
 }
 

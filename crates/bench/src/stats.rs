@@ -1,4 +1,4 @@
-//! What many rounds come to: a median, a range, and ratios within rounds.
+//! Statistics over rounds: median, range, interval, and ratios within rounds.
 
 use crate::measurements::Better;
 
@@ -44,7 +44,7 @@ pub fn median_interval(values: &[f64]) -> Option<[f64; 2]> {
     Some([sorted[rank - 1], sorted[sorted.len() - rank]])
 }
 
-/// The k of [`median_interval`].
+/// The k of [`median_interval`], of at most 1000 values (with many more the first term is too small for a number).
 fn rank_of_interval(count: usize) -> Option<usize> {
     let mut term = 0.5f64.powi(i32::try_from(count).ok()?); // P(Bin = 0)
     let (mut below, mut rank) = (0.0, 0);
@@ -96,7 +96,15 @@ mod tests {
     #[test]
     fn the_ranks_of_the_interval_are_those_of_the_binomial_distribution() {
         // The sums of binomial coefficients: 2 * 1/64, 2 * (1 + 15 + 105 + 455)/32768, 2 * 21700/1048576 are at most 0.05.
-        for (count, rank) in [(6, 1), (8, 1), (9, 2), (15, 4), (20, 6), (100, 40)] {
+        for (count, rank) in [
+            (6, 1),
+            (8, 1),
+            (9, 2),
+            (15, 4),
+            (20, 6),
+            (100, 40),
+            (1000, 469),
+        ] {
             assert_eq!(rank_of_interval(count), Some(rank), "{count}");
         }
         for count in 0..FEWEST {

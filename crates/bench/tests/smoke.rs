@@ -123,7 +123,7 @@ fn a_contender_that_dies_is_quoted() {
         words.contains("keras-float32 ended (exit status:"),
         "{words}"
     );
-    assert!(words.contains("its last words:"), "{words}");
+    assert!(words.contains("its last lines:"), "{words}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! The commit gets a folder of its own below `target/against`, and there everything that this clone has: its own program, and for kernels
 //! its own set-up with its own Python environment. It shares the cache with all clones. The first time takes some minutes; the folder
-//! stays, so that a second run finds everything there. `make clean` removes it. The other commit's kernels start from a warm directory that was
-//! compiled for them alone, not from this clone's: files that only this clone's kernels need would make theirs slower.
+//! stays, so that a second run finds everything there. `make clean` removes it. The other commit's warm directory is not a copy of this
+//! clone's. It starts from the compiled dependencies in the cache where those are the same, else from nothing.
 //!
 //! Cargo reads the settings in `.cargo/config.toml` of the folders above, too: a setting that this clone has and the other commit does
 //! not have counts for both.
@@ -21,9 +21,11 @@ use crate::layout::Layout;
 use crate::{setup, tools};
 
 /// Variables that would lead the other commit's cargo and set-up into this clone or into an environment that this clone uses.
-const OURS_ALONE: [&str; 6] = [
+const OURS_ALONE: [&str; 8] = [
     "CARGO_TARGET_DIR",
     "CARGO_BUILD_BUILD_DIR",
+    "CARGO_BUILD_TARGET",
+    "CARGO_BUILD_TARGET_DIR",
     "CONDA_PREFIX",
     "CONDA_DEFAULT_ENV",
     "VIRTUAL_ENV",
@@ -46,13 +48,12 @@ impl Against {
     pub fn find(layout: &Layout, name: &str) -> Result<Against> {
         let mut git = git(layout);
         git.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
-        let found = tools::output(git.arg(format!("{name}^{{commit}}")));
-        let Ok(commit) = found else {
-            bail!(
+        let commit = tools::output(git.arg(format!("{name}^{{commit}}"))).with_context(|| {
+            format!(
                 "{} has no commit {name:?}: give a hash, branch or tag that `git log` knows there (a shallow clone knows few)",
                 layout.root.display()
-            );
-        };
+            )
+        })?;
         let root = layout.target().join("against").join(&commit);
         let cache = layout.cache.clone();
         Ok(Against {
@@ -281,5 +282,22 @@ mod tests {
             let error = Against::find(&layout, name).err().unwrap().to_string();
             assert!(error.contains(&format!("no commit {name:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_folder_without_history_is_named_with_the_reason_of_git() {
+        let folder = std::env::temp_dir().join(format!("no-clone-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let layout = Layout {
+            root: folder.clone(),
+            cache: folder.clone(),
+        };
+        let error = Against::find(&layout, "HEAD").err().unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("has no commit \"HEAD\"") && text.contains("failed (exit status: 128)"),
+            "{text}"
+        );
     }
 }

@@ -47,13 +47,14 @@ pub struct BenchArgs {
     /// Measure another commit in the same rounds, and say how many times better ours is (the peers take part with --peers only)
     #[arg(long, value_name = "COMMIT")]
     pub against: Option<String>,
-    /// How many rounds, instead of as many as each measurement says (15 with --against)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// How many rounds, instead of as many as each measurement says (15 with --against); at most 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: Option<u16>,
 }
 
 /// Measures; the peers, too, if they are installed, and another commit, if one is named.
 pub fn bench(layout: &Layout, args: &BenchArgs) -> Result<()> {
+    let _turn = setup::turn(&layout.target().join("bench"))?; // two runs would disturb each other's times
     let against = args.against.as_deref();
     let against = against
         .map(|name| Against::find(layout, name))

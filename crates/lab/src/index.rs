@@ -48,7 +48,7 @@ pub fn bring_from(
         Err(reason) => {
             println!("  {}: asking pip instead ({reason:#})", wheel.project);
             with_pip(layout, wheel, target).with_context(|| {
-                format!("cannot get {}: check the network connection (behind a proxy, set HTTPS_PROXY; a mirror, PIP_INDEX_URL) and run the same command again. Asked first: {reason:#}", wheel.file)
+                format!("cannot get {}: check the network connection (behind a proxy, set HTTPS_PROXY; a mirror, PIP_INDEX_URL) and run the same command again. The first try failed: {reason:#}", wheel.file)
             })
         }
     }

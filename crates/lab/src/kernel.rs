@@ -72,16 +72,17 @@ fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<(
     house
         .lock_shared()
         .context("cannot lock the kernels' folder")?;
-    let fresh = seed::is_fresh(layout);
-    let crates = local::crates(layout).unwrap_or_default(); // none only where nothing is fresh
-    match fresh {
-        true => tree::lend(
+    // Without their names the local crates' files could not be told from those that may be lent.
+    let crates = local::crates(layout);
+    let fresh = crates.is_ok() && seed::is_fresh(layout);
+    match &crates {
+        Ok(crates) if fresh => tree::lend(
             &layout.seed(),
             &own,
-            &|path| seed::may_be_lent(path, &crates),
+            &|path| seed::may_be_lent(path, crates),
             &seed::is_only_for_rebuilding,
         ),
-        false => tree::clone(&layout.seed(), &own),
+        _ => tree::clone(&layout.seed(), &own),
     }
     .context("cannot copy the warm build directory")?;
     drop(house);

@@ -172,8 +172,8 @@ pub fn lesson(layout: &Layout) -> Result<Vec<PathBuf>> {
 }
 
 /// The folder for results, made if need be, as an absolute path.
-fn out_folder(asked: Option<PathBuf>, layout: &Layout, default: &str) -> Result<PathBuf> {
-    let out = asked.unwrap_or_else(|| layout.target().join(default));
+fn out_folder(named: Option<PathBuf>, layout: &Layout, default: &str) -> Result<PathBuf> {
+    let out = named.unwrap_or_else(|| layout.target().join(default));
     fs::create_dir_all(&out)
         .with_context(|| format!("cannot make the folder {} for the results", out.display()))?;
     out.canonicalize()

@@ -52,7 +52,7 @@ fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
     }
 }
 
-/// One set-up at a time fills a folder: the clone's, or the cache that clones share.
+/// One run at a time works in a folder: a set-up in the clone's or in the cache that clones share, or the measurements.
 pub fn turn(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| {
         format!(
@@ -64,7 +64,7 @@ pub fn turn(folder: &Path) -> Result<File> {
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if file.try_lock().is_err() {
         println!(
-            "  another set-up is at work in {}; waiting for it",
+            "  another run is at work in {}; waiting for it",
             folder.display()
         );
         file.lock()

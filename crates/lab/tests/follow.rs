@@ -28,6 +28,10 @@ type Edges = BTreeMap<String, Vec<String>>;
 
 fn real_edges() -> Edges {
     let crates = local::crates(&Layout::find().unwrap()).unwrap();
+    for name in ["diffusion", "figures", "ops"] {
+        let found = crates.iter().any(|local| local.name == name);
+        assert!(found, "{name} is not among the local crates: {crates:?}");
+    }
     let name_of = |folder: PathBuf| {
         let found = crates.iter().find(|local| local.folder == folder);
         found.unwrap().name.clone()

@@ -58,7 +58,7 @@ fn another_kernel_starts_with_the_memory_of_the_first() {
         String::from_utf8_lossy(&own.ask(&question).stdout),
         expected
     );
-    // The real cargo was asked nothing, so everything is still lent.
+    // The real cargo was not called, so everything is still lent.
     assert!(own.at("other/lent").is_file());
 }
 

@@ -74,7 +74,7 @@ fn assert_failures(report: &Value, name: &str, printed: &str, expected: &[(u64, 
     }
 }
 
-/// What the kernel on trial was told is all that a new one asks: its `cargo` answers from memory, whoever starts it.
+/// A new kernel sends only requests that the kernel on trial has sent, so its `cargo` answers from memory, whoever starts it.
 #[test]
 fn a_kernel_asks_the_real_cargo_nothing() {
     let out = out("remembers");
@@ -89,7 +89,7 @@ fn a_kernel_asks_the_real_cargo_nothing() {
     let executed = fs::read_to_string(&original).unwrap();
     assert!(
         executed.contains("still lent: true"),
-        "the real cargo was asked (if the lesson's crates were edited, run `make setup` first): {executed}"
+        "the real cargo was called (if the lesson's crates were edited, run `make setup` first): {executed}"
     );
 }
 

@@ -9,7 +9,7 @@ use lab::{cargo, cell_linker, recompile};
 
 use super::{Scratch, names};
 
-/// A kernel's own directory: a cell, a support crate, and the other member of the workspace, which holds on to it.
+/// A kernel's own directory: a cell, a support crate, and the other member of the workspace, which depends on it.
 pub struct Own {
     pub scratch: Scratch,
     /// Its name in the scratch folder.
@@ -87,7 +87,7 @@ impl Own {
             .unwrap()
     }
 
-    /// Compiles a cell as evcxr does. Whether the real cargo was asked shows in its words on stderr.
+    /// Compiles a cell as evcxr does. Whether the real cargo was called shows in its output on stderr.
     pub fn compile(&self, code: &str) -> (Output, bool) {
         self.write(&format!("{}/cell/src/lib.rs", self.name), code);
         let output = self.ask(&["build", "--message-format=json", "--offline"]);
