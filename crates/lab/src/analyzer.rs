@@ -23,9 +23,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::layout::Layout;
+use crate::layout::{CARGO, LINKER, Layout, WITNESS};
 use crate::parts::{Finding, Options};
-use crate::{cargo, cell_linker, recompile, spec, thin, toolchain, tools};
+use crate::{thin, toolchain, tools};
 
 /// The parts of the standard library that a notebook's types come from. Beside them, left out, lie the intrinsics of all
 /// processors (`stdarch`), as much source as the three together.
@@ -41,7 +41,7 @@ fn links(layout: &Layout) -> Result<Vec<(PathBuf, PathBuf)>> {
         (own.join("real"), real.clone()),
         (own.join("lib"), real.join("lib")),
     ];
-    for name in [cargo::CARGO, recompile::WITNESS, cell_linker::LINKER] {
+    for name in [CARGO, WITNESS, LINKER] {
         links.push((own.join("bin").join(name), layout.launcher()));
     }
     for program in PROGRAMS {
@@ -68,7 +68,7 @@ fn sources_of_std(toolchain: &Path) -> PathBuf {
 /// there is no rustup, it asks the second.
 pub fn environment(layout: &Layout) -> Vec<(&'static str, String)> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let rustup = spec::cargo_home().is_some_and(|home| home.join("bin/cargo").exists());
+    let rustup = toolchain::cargo_home().is_some_and(|home| home.join("bin/cargo").exists());
     let mut variables = vec![("RUST_SRC_PATH", text(layout.standard_library()))];
     // In a class every learner has another home folder.
     if let Some(folder) = rustup_home() {

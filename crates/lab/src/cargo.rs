@@ -20,7 +20,6 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -28,10 +27,8 @@ use anyhow::{Context, Result};
 
 use crate::layout::Layout;
 use crate::memory::Memory;
-use crate::{memory, packages, recompile, tree};
-
-/// The name of the program that evcxr and the analyzer start.
-pub const CARGO: &str = "cargo";
+use crate::real_cargo::{cannot_start, hand_on, take_over};
+use crate::{packages, recompile};
 
 enum Request {
     /// Compile or check a cell.
@@ -94,27 +91,6 @@ fn request(arguments: &[OsString]) -> Request {
     } else {
         Request::Other
     }
-}
-
-/// Becomes the real cargo; returns only if that cannot be started.
-pub fn hand_on(mut cargo: Command) -> Result<ExitCode> {
-    take_over()?;
-    let error = cargo.exec();
-    Err(error).with_context(|| cannot_start(&cargo))
-}
-
-/// The real cargo writes into what was lent to a kernel. Whoever asks, and with or without a memory: it must be the kernel's own first.
-fn take_over() -> Result<()> {
-    memory::own_directory()
-        .map_or(Ok(()), |own| tree::take_over(&own))
-        .context("cannot copy the warm build directory")
-}
-
-fn cannot_start(cargo: &Command) -> String {
-    format!(
-        "cannot start {}: run `make lab`",
-        Path::new(cargo.get_program()).display()
-    )
 }
 
 fn answer(

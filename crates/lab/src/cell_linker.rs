@@ -21,8 +21,6 @@ use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::tools;
 
-/// The name under which this program is the linker.
-pub const LINKER: &str = "cell-linker";
 /// What rustc itself calls where it is told nothing else.
 const REAL: &str = "cc";
 /// What `std` is linked with. Other libraries are linked with the shared library already.

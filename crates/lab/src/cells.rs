@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::layout::Layout;
+use crate::layout::{LOCK, Layout};
 use crate::{spec, toolchain, tools};
 
 /// What evcxr writes for a cell with the lesson's one dependency; the profile is evcxr's own, with
@@ -35,8 +35,6 @@ incremental = true
 overflow-checks = true
 "#;
 
-/// The workspace's member that keeps the tested versions: its folder, and its package's name.
-pub const LOCK: &str = "lock";
 /// The members: folder and package.
 const MEMBERS: [(&str, &str); 2] = [("cell", "ctx"), (LOCK, LOCK)];
 

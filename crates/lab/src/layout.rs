@@ -16,6 +16,15 @@ pub const EVCXR_VERSION: &str = "0.22.0";
 /// manifest ([`crate::local`]).
 pub const SUPPORT_CRATE: &str = "crates/diffusion";
 
+/// The name of the program that evcxr and the analyzer start as cargo.
+pub const CARGO: &str = "cargo";
+/// The name under which this program stands between cargo and the compiler.
+pub const WITNESS: &str = "rustc-witness";
+/// The name under which this program is the linker.
+pub const LINKER: &str = "cell-linker";
+/// The member of a kernel's workspace that keeps the tested versions: its folder, and its package's name.
+pub const LOCK: &str = "lock";
+
 /// The two folders that everything lives in.
 #[derive(Clone, Debug)]
 pub struct Layout {

@@ -31,6 +31,7 @@ pub mod net;
 pub mod packages;
 pub mod parts;
 pub mod python;
+pub mod real_cargo;
 pub mod recompile;
 pub mod rehearsal;
 pub mod run;

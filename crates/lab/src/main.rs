@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::bench::BenchArgs;
 use lab::class::ClassArgs;
-use lab::layout::Layout;
+use lab::layout::{CARGO, LINKER, Layout, WITNESS};
 use lab::parts::Options;
 use lab::run::{BrowserArgs, RunArgs};
 use lab::{
@@ -87,13 +87,13 @@ enum Verb {
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     let end = match arguments.split_first() {
-        Some((program, arguments)) if cargo::is_called(program, cargo::CARGO) => {
+        Some((program, arguments)) if cargo::is_called(program, CARGO) => {
             cargo::as_cargo(program, arguments)
         }
-        Some((program, arguments)) if cargo::is_called(program, recompile::WITNESS) => {
+        Some((program, arguments)) if cargo::is_called(program, WITNESS) => {
             recompile::witness(arguments)
         }
-        Some((program, arguments)) if cargo::is_called(program, cell_linker::LINKER) => {
+        Some((program, arguments)) if cargo::is_called(program, LINKER) => {
             cell_linker::link(arguments)
         }
         _ => act(Arguments::parse()),

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::layout::Layout;
-use crate::{cells, local, spec, tools};
+use crate::layout::{LOCK, Layout};
+use crate::{local, toolchain, tools};
 
 /// Counts up when what is kept changes its form.
 const FORM: u32 = 3;
@@ -75,7 +75,7 @@ impl Memory {
         ];
         // Cargo reads the settings of every folder above, and the user's.
         let above = own.ancestors().map(|folder| folder.join(".cargo"));
-        for folder in above.chain(spec::cargo_home()) {
+        for folder in above.chain(toolchain::cargo_home()) {
             outside.extend(["config.toml", "config"].map(|name| folder.join(name)));
         }
         folder.is_dir().then_some(Memory {
@@ -125,7 +125,7 @@ impl Memory {
     fn local_sources(&self) -> Option<Vec<PathBuf>> {
         let named =
             |member: &str| local::path_dependencies(&self.own.join(member).join("Cargo.toml")).ok();
-        let known = local::closure(named(cells::LOCK)?).ok()?;
+        let known = local::closure(named(LOCK)?).ok()?;
         let is_known = |folder: &PathBuf| known.iter().any(|local| local.folder == *folder);
         if !named("cell")?.iter().all(is_known) {
             return None;

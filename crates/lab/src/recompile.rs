@@ -14,12 +14,10 @@ use std::process::{ChildStderr, Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use crate::layout::Layout;
+use crate::layout::{LINKER, Layout, WITNESS};
 use crate::memory::Memory;
-use crate::{cargo, cell_linker};
+use crate::real_cargo;
 
-/// The name under which this program stands between cargo and the compiler.
-pub const WITNESS: &str = "rustc-witness";
 /// The key under which a call is noted.
 const KEY: &str = "LAB_WITNESS";
 /// evcxr's name for the crate of every cell.
@@ -36,7 +34,7 @@ pub fn compile(memory: &Memory, key: &str, bin: &Path, mut real: Command) -> Res
     let known = memory.recall(key, "command");
     if let Some(mut call) = known.as_deref().and_then(Call::read) {
         if cfg!(target_os = "linux") && !call.names_a_linker() {
-            let linker = bin.join(cell_linker::LINKER);
+            let linker = bin.join(LINKER);
             call.command.arg(format!("-Clinker={}", linker.display()));
         }
         return call.again();
@@ -44,7 +42,7 @@ pub fn compile(memory: &Memory, key: &str, bin: &Path, mut real: Command) -> Res
     if env::var_os("RUSTC_WRAPPER").is_none_or(|wrapper| wrapper.is_empty()) {
         real.env("RUSTC_WRAPPER", bin.join(WITNESS)).env(KEY, key);
     }
-    cargo::hand_on(real)
+    real_cargo::hand_on(real)
 }
 
 /// Notes a cell's call and becomes the compiler.

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::layout::{EVCXR_VERSION, Layout};
+use crate::layout::{EVCXR_VERSION, LOCK, Layout};
 use crate::local::{self, LocalCrate};
 use crate::parts::{Finding, Options};
-use crate::{cells, libtorch, memory, spec, toolchain, tools, tree};
+use crate::{cells, libtorch, memory, toolchain, tools, tree};
 
 /// The file in a warm directory that says what it was made from.
 pub const STAMP: &str = "seed-of";
@@ -177,14 +177,14 @@ fn inputs(layout: &Layout) -> Result<Inputs> {
     let mut text = format!(
         "{}\n{}\nevcxr {EVCXR_VERSION}, built, then checked\n{}\n{}\n",
         cells::WORKSPACE,
-        cells::manifest(cells::LOCK, Path::new("")),
+        cells::manifest(LOCK, Path::new("")),
         toolchain::rust_in_full()?,
         libtorch::in_use(layout)?.display()
     );
     text.push_str(&format!(
         "linker {} crates {:?}\n",
         cells::linker(),
-        spec::cargo_home()
+        toolchain::cargo_home()
     ));
     for file in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
         text.push_str(&tools::sha256_file(&layout.root.join(file))?);

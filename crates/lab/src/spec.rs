@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::layout::Layout;
 use crate::parts::{Finding, Options};
-use crate::{analyzer, libtorch, tools};
+use crate::{analyzer, libtorch, toolchain, tools};
 
 /// Large pages for what libtorch allocates, memory that is kept, and one arena for all threads:
 /// training is 1.4 times (float32) to 1.9 times (mixed precision) faster than without.
@@ -38,7 +38,7 @@ pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
     ];
     // Whoever starts the kernel, it must find things where set-up put them. Crates from another
     // CARGO_HOME count as others for cargo, and everything would be compiled again.
-    if let Some(folder) = cargo_home() {
+    if let Some(folder) = toolchain::cargo_home() {
         variables.push(("CARGO_HOME", text(folder)));
     }
     variables.push(("DIFFUSION_CACHE", text(layout.cache.clone())));
@@ -47,13 +47,6 @@ pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect())
-}
-
-/// Where cargo keeps the sources of crates.
-pub fn cargo_home() -> Option<PathBuf> {
-    let set = env::var_os("CARGO_HOME").filter(|folder| !folder.is_empty());
-    set.map(PathBuf::from)
-        .or_else(|| Some(dirs::home_dir()?.join(".cargo")))
 }
 
 /// The files of this part: path and text.

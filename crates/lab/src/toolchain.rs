@@ -1,4 +1,4 @@
-//! What a machine must bring: Rust, Python, a C++ compiler.
+//! What a machine must bring: Rust, Python, a C++ compiler; and where its cargo keeps crates.
 
 use std::env;
 use std::path::PathBuf;
@@ -121,4 +121,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
         let minor = parts.next()?.parse().ok()?;
         Some((major, minor))
     })
+}
+
+/// Where cargo keeps the sources of crates.
+pub fn cargo_home() -> Option<PathBuf> {
+    let set = env::var_os("CARGO_HOME").filter(|folder| !folder.is_empty());
+    set.map(PathBuf::from)
+        .or_else(|| Some(dirs::home_dir()?.join(".cargo")))
 }

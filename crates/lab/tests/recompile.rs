@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use common::own::Own;
 use common::{names, text};
-use lab::layout::Layout;
+use lab::layout::{CARGO, Layout};
 use lab::{cargo, tree};
 
 fn cell(number: u32) -> String {
@@ -213,8 +213,8 @@ fn files(folder: &Path) -> Vec<(PathBuf, SystemTime, Vec<u8>)> {
 
 #[test]
 fn the_names_of_this_program() {
-    assert!(cargo::is_called(&"/a/b/cargo".into(), cargo::CARGO));
-    assert!(!cargo::is_called(&"/a/cargo/lab".into(), cargo::CARGO));
+    assert!(cargo::is_called(&"/a/b/cargo".into(), CARGO));
+    assert!(!cargo::is_called(&"/a/cargo/lab".into(), CARGO));
     let layout = Layout::find().unwrap();
     for name in names(&layout.toolchain().join("bin")) {
         assert!(

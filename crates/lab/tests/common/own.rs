@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use lab::{cargo, cell_linker, recompile};
+use lab::layout::{CARGO, LINKER, WITNESS};
 
 use super::{Scratch, names};
 
@@ -44,7 +44,7 @@ impl Own {
             own.write_crate(&format!("own/{folder}"), name, kind, &dependencies);
         }
         fs::create_dir_all(own.at("own/memory")).unwrap();
-        for name in [cargo::CARGO, recompile::WITNESS, cell_linker::LINKER] {
+        for name in [CARGO, WITNESS, LINKER] {
             symlink(env!("CARGO_BIN_EXE_lab"), own.at(name)).unwrap();
         }
         own
