@@ -12,6 +12,8 @@ use crate::noise::{check_level, corrupt, noise_of};
 const EVALUATION_SEED: u64 = 20_260_101;
 /// How many images are evaluated at once.
 const BATCH: usize = 500;
+/// How far rounding may carry a pixel out of `[0, 1]`.
+const TOLERANCE: f64 = 1e-3;
 /// Edge of SSIM's window in pixels.
 const WINDOW: i64 = 7;
 
@@ -22,7 +24,7 @@ const WINDOW: i64 = 7;
 /// Both `(N, 1, 28, 28)`; one number for each image.
 ///
 /// # Errors
-/// Tensors of different shape.
+/// Tensors of different shape, or pixels outside `[0, 1]` (centred images, bytes, logits).
 pub fn psnr(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
     check_pair(original, other)?;
     let error = (original.to_kind(Kind::Double) - other.to_kind(Kind::Double)).square();
@@ -39,12 +41,12 @@ pub fn psnr(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
 /// Both `(N, 1, H, W)` with H and W at least 7; one number for each image.
 ///
 /// # Errors
-/// Tensors of different shape, or smaller than the window.
+/// Tensors of different shape, with several channels, or smaller than the window; pixels outside `[0, 1]`.
 pub fn ssim(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
     check_pair(original, other)?;
     let shape = original.size();
     ensure!(
-        shape.len() == 4 && shape[2] >= WINDOW && shape[3] >= WINDOW,
+        shape.len() == 4 && shape[1] == 1 && shape[2] >= WINDOW && shape[3] >= WINDOW,
         "SSIM takes images of shape (N, 1, H, W) of at least 7x7 pixels; these have {shape:?}"
     );
     let [height, width] = [shape[2], shape[3]].map(|size| size as usize);
@@ -230,6 +232,23 @@ fn check_pair(original: &Tensor, other: &Tensor) -> Result<()> {
         "expected two tensors of one shape, (N, …); got {:?} and {:?}",
         original.size(),
         other.size(),
+    );
+    check_pixels("original", original)?;
+    check_pixels("other", other)
+}
+
+/// Are these pixels in `[0, 1]`, up to rounding? In another range the scores would be wrong.
+fn check_pixels(which: &str, images: &Tensor) -> Result<()> {
+    if images.numel() == 0 {
+        return Ok(());
+    }
+    let ends = [images.min(), images.max()].map(|end| end.double_value(&[]));
+    let [least, most] = ends;
+    // NaN compares with nothing.
+    ensure!(
+        least >= -TOLERANCE && most <= 1.0 + TOLERANCE,
+        "pixels must be from 0 to 1, and those of the {which} images are from {least:.3} to {most:.3}: take \
+         to_pixels(…) of centred images, sigmoid() of logits, and divide bytes by 255"
     );
     Ok(())
 }

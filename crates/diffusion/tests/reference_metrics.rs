@@ -150,3 +150,34 @@ fn the_frechet_distance_is_that_of_scipys_matrix_root() {
         assert!((ours / theirs - 1.0).abs() < 1e-6, "{ours} and {theirs}");
     }
 }
+
+#[test]
+fn pixels_of_another_range_and_images_of_several_channels_are_refused() {
+    let (clean, noisy) = images(&golden("metrics_golden"));
+    let wrong: [(Tensor, Tensor, &str); 4] = [
+        (centred(&clean), centred(&noisy), "from -1.000 to 1.000"),
+        (&clean * 255.0, &noisy * 255.0, "from 0.000 to 25"),
+        (clean.copy(), &noisy * 12.0 - 6.0, "the other images"),
+        (clean.copy(), &noisy * f64::NAN, "NaN"),
+    ];
+    for (original, other, words) in &wrong {
+        for error in [
+            psnr(original, other).unwrap_err(),
+            ssim(original, other).unwrap_err(),
+            mean_psnr(original, other).map(drop).unwrap_err(),
+        ] {
+            assert!(
+                error.to_string().contains(words),
+                "{words:?} is not in: {error}"
+            );
+        }
+    }
+    // Rounding is no fault.
+    assert!(psnr(&clean, &(&clean * 1.000_001)).is_ok());
+    let colour = clean.expand([-1, 3, 28, 28], false);
+    let error = ssim(&colour, &colour).unwrap_err().to_string();
+    assert!(
+        error.contains("(N, 1, H, W)") && error.contains("3, 28, 28"),
+        "{error}"
+    );
+}
