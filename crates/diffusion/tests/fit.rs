@@ -365,3 +365,46 @@ fn threads_share_a_batch_and_change_nothing_but_rounding() {
         assert!((one.score.unwrap() - many.score.unwrap()).abs() < 2e-2);
     }
 }
+/// Its loss needs the first half of the network only.
+#[derive(Debug)]
+struct HalfOfIt;
+
+impl Objective<Cnn> for HalfOfIt {
+    fn measures(&self) -> Measures {
+        Measures {
+            loss: "mean of the units",
+            unit: "",
+        }
+    }
+
+    fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
+        Ok(model.encode(&data.batch(batch)?)?.mean(Kind::Float))
+    }
+
+    fn validate(&self, _: &Cnn, _: &Split, _: &[i64]) -> Result<Validation> {
+        bail!("nothing is held out here")
+    }
+}
+
+#[test]
+fn a_loss_that_leaves_out_a_trainable_layer_is_an_error_and_frozen_layers_may_be_left_out() {
+    let config = FitConfig {
+        validation: 0,
+        batch_size: 10,
+        precision: Precision::Float32,
+        quiet: true,
+        ..Default::default()
+    };
+    let mut cnn = Cnn::new(CnnConfig::default());
+    let before = weights(&cnn);
+    let error = fit_with(&mut cnn, &few(20), &HalfOfIt, &config, &mut ()).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("does not depend on a weight of shape [25088, 64]")
+            && error.contains("freeze the others"),
+        "{error}"
+    );
+    assert_eq!(weights(&cnn), before);
+    cnn.freeze(5..).unwrap();
+    fit_with(&mut cnn, &few(20), &HalfOfIt, &config, &mut ()).unwrap();
+}

@@ -1,6 +1,6 @@
 //! One worker of a training.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
 use super::objective::Objective;
@@ -42,12 +42,23 @@ pub(super) struct Output {
 }
 
 impl Output {
-    fn of_loss(loss: Tensor, weights: &[Tensor]) -> Output {
-        Output {
-            loss: loss.double_value(&[]),
-            gradients: Tensor::run_backward(&[loss], weights, false, false),
-            ..Output::default()
+    fn of_loss(loss: Tensor, weights: &[Tensor]) -> Result<Output> {
+        let value = loss.double_value(&[]);
+        let gradients = Tensor::f_run_backward(&[loss], weights, false, false)
+            .context("the gradients of the loss cannot be computed")?;
+        for (gradient, weight) in gradients.iter().zip(weights) {
+            ensure!(
+                gradient.defined(),
+                "the loss does not depend on a weight of shape {:?} that is to be trained; expected that every trainable \
+                 layer takes part, so freeze the others",
+                weight.size()
+            );
         }
+        Ok(Output {
+            loss: value,
+            gradients,
+            ..Output::default()
+        })
     }
 }
 
@@ -72,7 +83,7 @@ impl<M: Model> Worker<M> {
                 _,
             ) => {
                 let loss = objective.loss(&self.model, &self.train, &batch, epoch)?;
-                Ok(Output::of_loss(loss * share, &self.weights))
+                Output::of_loss(loss * share, &self.weights)
             }
             (Task::Validate(batch), Some(held_out)) => {
                 let found = tch::no_grad(|| objective.validate(&self.model, held_out, &batch))?;
