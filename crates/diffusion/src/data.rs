@@ -11,8 +11,8 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use figures::{Output, thousands};
-use idx::{FILES, IMAGES_MAGIC, LABELS_MAGIC, parse_idx, read_files};
+use figures::{Output, thousands, with_home};
+use idx::{FILES, IMAGES_MAGIC, LABELS_MAGIC, RawFile, parse_idx, read_files};
 use ndarray::Array2;
 use tch::{IndexOp, Kind, Tensor};
 
@@ -45,33 +45,34 @@ impl Mnist {
         let files = read_files(folder).context(
             "MNIST is not ready; `make lab` (or `cargo run -p lab -- setup`) fetches it",
         )?;
-        for ((name, expected), (bytes, found)) in FILES.iter().zip(&files) {
+        for ((_, expected), RawFile { path, bytes, sum }) in FILES.iter().zip(&files) {
             ensure!(
-                expected == found,
-                "{} is not the standard MNIST file: expected SHA-256 {expected}, found {found} ({} bytes); \
+                expected == sum,
+                "{} is not the standard MNIST file: expected SHA-256 {expected}, found {sum} ({} bytes); \
                  delete it and run `make lab` to fetch it again",
-                folder.join(name).display(),
+                path.display(),
                 bytes.len(),
             );
         }
-        Mnist::from_files(folder, &files)
+        Mnist::from_files(&files)
     }
 
-    /// Reads any data set in the same four files (Fashion-MNIST, one's own), checks its structure
-    /// fully, and says so if it is not the standard MNIST.
+    /// Reads any data set in the same four files (Fashion-MNIST, for example), checks its structure
+    /// fully, and prints a note if it is not the standard MNIST. Each file may be packed by gzip (`.gz`), and its name may
+    /// have a dot in place of the last hyphen but one (`train-images.idx3-ubyte`).
     ///
     /// # Errors
     /// A file that is missing or not well formed: wrong magic number, truncated, oversized, images
     /// that are not 28x28, labels outside 0..=9, or images and labels of different number.
     pub fn load_from(folder: impl AsRef<Path>) -> Result<Mnist> {
-        let folder = folder.as_ref();
+        let folder: &Path = &with_home(folder.as_ref())?;
         ensure!(
             folder.is_dir(),
             "{} is not a folder; expected one with the files {}",
             folder.display(),
             FILES.map(|(name, _)| name).join(", "),
         );
-        let mnist = Mnist::from_files(folder, &read_files(folder)?)?;
+        let mnist = Mnist::from_files(&read_files(folder)?)?;
         if !mnist.is_standard {
             println!(
                 "Note: {} is well formed, but it is not the standard MNIST.",
@@ -81,24 +82,13 @@ impl Mnist {
         Ok(mnist)
     }
 
-    fn from_files(folder: &Path, files: &[(Vec<u8>, String); 4]) -> Result<Mnist> {
-        let is_standard = FILES
-            .iter()
-            .zip(files)
-            .all(|((_, sum), (_, found))| sum == found);
-        let split = |images: usize, labels: usize| {
-            let path = |file: usize| folder.join(FILES[file].0);
-            Split::from_idx(
-                &path(images),
-                &files[images].0,
-                &path(labels),
-                &files[labels].0,
-            )
-        };
+    fn from_files(files: &[RawFile; 4]) -> Result<Mnist> {
+        let [images, labels, test_images, test_labels] = files;
+        let mut sums = FILES.iter().zip(files);
         Ok(Mnist {
-            train: split(0, 1)?,
-            test: split(2, 3)?,
-            is_standard,
+            train: Split::from_idx(images, labels)?,
+            test: Split::from_idx(test_images, test_labels)?,
+            is_standard: sums.all(|((_, sum), file)| *sum == file.sum),
         })
     }
 
@@ -338,8 +328,9 @@ impl Split {
         Ok(())
     }
 
-    fn from_idx(images_at: &Path, images: &[u8], labels_at: &Path, labels: &[u8]) -> Result<Split> {
-        let (sizes, pixels) = parse_idx::<3>(images, IMAGES_MAGIC)
+    fn from_idx(images: &RawFile, labels: &RawFile) -> Result<Split> {
+        let (images_at, labels_at) = (&images.path, &labels.path);
+        let (sizes, pixels) = parse_idx::<3>(&images.bytes, IMAGES_MAGIC)
             .with_context(|| format!("{} is not a file of images", images_at.display()))?;
         ensure!(
             sizes[1..] == [SIDE as usize; 2],
@@ -348,7 +339,7 @@ impl Split {
             sizes[1],
             sizes[2],
         );
-        let ([count], classes) = parse_idx::<1>(labels, LABELS_MAGIC)
+        let ([count], classes) = parse_idx::<1>(&labels.bytes, LABELS_MAGIC)
             .with_context(|| format!("{} is not a file of labels", labels_at.display()))?;
         ensure!(
             sizes[0] == count,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use figures::write_whole;
+use figures::{with_home, write_whole};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use tch::{Kind, Tensor};
@@ -49,6 +49,7 @@ pub(crate) fn write(
 /// # Errors
 /// A file that cannot be read, is truncated or not safetensors, or holds other numbers than `float32` and `float16`.
 pub(crate) fn read(path: &Path) -> Result<Store> {
+    let path: &Path = &with_home(path)?;
     let bytes =
         fs::read(path).with_context(|| format!("cannot read the checkpoint {}", path.display()))?;
     parse(&bytes).with_context(|| format!("{} cannot be loaded", path.display()))

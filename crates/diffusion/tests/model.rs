@@ -472,3 +472,51 @@ fn an_evaluation_in_mixed_precision_equals_one_in_float32() {
     assert!(psnr.abs() < 0.01, "PSNR differs by {psnr} dB");
     assert!(ssim.abs() < 0.001, "SSIM differs by {ssim}");
 }
+
+/// Runs this very test again as a process with another home folder, where it takes the first branch.
+#[test]
+fn a_tilde_is_the_home_folder() {
+    if let Some(home) = std::env::var_os("DIFFUSION_TEST_HOME") {
+        let home = std::path::Path::new(&home);
+        cnn(1).save("~/nets/cnn.safetensors").unwrap();
+        assert!(home.join("nets/cnn.safetensors").is_file());
+        assert_eq!(
+            weights(&Cnn::load("~/nets/cnn.safetensors").unwrap()),
+            weights(&cnn(1))
+        );
+        let few = Mnist::load_from("~/data").unwrap().train;
+        let config = FitConfig {
+            batch_size: 10,
+            validation: 2,
+            ..Default::default()
+        };
+        let training = fit_in_background(cnn(1), &few, &config, "~/run").unwrap();
+        training.wait().unwrap();
+        assert!(home.join("run/checkpoint.safetensors").is_file());
+        return;
+    }
+    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = home.path().join("data");
+    fs::create_dir(&data).unwrap();
+    for (name, header) in [
+        ("images-idx3-ubyte", vec![0x803u32, 12, 28, 28]),
+        ("labels-idx1-ubyte", vec![0x801, 12]),
+    ] {
+        let numbers = header[1..].iter().product::<u32>() as usize;
+        let header: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let file = [header, vec![1u8; numbers]].concat();
+        for split in ["train", "t10k"] {
+            fs::write(data.join(format!("{split}-{name}")), &file).unwrap();
+        }
+    }
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_tilde_is_the_home_folder"])
+        .env("HOME", home.path())
+        .env("DIFFUSION_TEST_HOME", home.path())
+        .current_dir(&elsewhere)
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{again:?}");
+    let left = fs::read_dir(&elsewhere).unwrap().count();
+    assert_eq!(left, 0, "a folder named ~ was made");
+}

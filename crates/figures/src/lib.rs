@@ -33,7 +33,7 @@ mod table;
 mod text;
 mod wipe;
 
-pub use file::write_whole;
+pub use file::{with_home, write_whole};
 pub use images::{animation, grid, rows, rows_with_captions};
 pub use notebook::{in_notebook, is_unattended};
 pub use output::Output;

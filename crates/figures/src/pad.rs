@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Tensor};
 
+use crate::file::with_home;
 use crate::images::grid;
 use crate::output::Output;
 use crate::page::interactive;
@@ -34,7 +35,7 @@ impl Pad {
             (1..=MOST).contains(&side),
             "an image of side {side} cannot be drawn; expected 1 to {MOST}"
         );
-        let file = file.as_ref().to_owned();
+        let file = with_home(file.as_ref())?.into_owned();
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder {}", folder.display()))?;

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use figures::{
-    Output, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
+    Output, Pad, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -259,4 +259,30 @@ fn a_figure_is_saved_whole_under_the_right_name() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("ends in .png"), "{error}");
+}
+
+/// Runs this very test again as a process with another home folder, where it takes the first branch.
+#[test]
+fn a_tilde_is_the_home_folder() {
+    if let Some(home) = std::env::var_os("FIGURES_TEST_HOME") {
+        let home = std::path::Path::new(&home);
+        grid(&images(1), 1).save("~/deep/image.png").unwrap();
+        assert!(home.join("deep/image.png").is_file());
+        Pad::new("~/pad/mine.json", 28).unwrap();
+        assert!(home.join("pad").is_dir());
+        let error = grid(&images(1), 1).save("~ann/image.png").unwrap_err();
+        assert!(error.to_string().contains("below your own home"), "{error}");
+        return;
+    }
+    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_tilde_is_the_home_folder"])
+        .env("HOME", home.path())
+        .env("FIGURES_TEST_HOME", home.path())
+        .current_dir(&elsewhere)
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{again:?}");
+    let left = std::fs::read_dir(&elsewhere).unwrap().count();
+    assert_eq!(left, 0, "a folder named ~ was made");
 }

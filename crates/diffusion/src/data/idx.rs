@@ -1,11 +1,15 @@
 //! The IDX format and the four files of a data set.
 
 use std::fs;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
+/// A larger file is no data set of small images.
+const MOST_BYTES: u64 = 1 << 30;
 pub(super) const IMAGES_MAGIC: u32 = 0x0000_0803; // unsigned bytes, three dimensions
 pub(super) const LABELS_MAGIC: u32 = 0x0000_0801; // unsigned bytes, one dimension
 
@@ -44,8 +48,7 @@ pub(super) fn parse_idx<const RANK: usize>(
     let found = word(0)?;
     ensure!(
         found == magic,
-        "expected magic number {magic:#010x}, found {found:#010x}{}",
-        gzip_hint(bytes)
+        "expected magic number {magic:#010x}, found {found:#010x}"
     );
     let mut sizes = [0; RANK];
     for (at, size) in sizes.iter_mut().enumerate() {
@@ -69,28 +72,20 @@ pub(super) fn parse_idx<const RANK: usize>(
     Ok((sizes, body))
 }
 
-fn gzip_hint(bytes: &[u8]) -> &'static str {
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        " (a gzip file: unpack it first)"
-    } else {
-        ""
-    }
+/// One file of a data set, unpacked.
+pub(super) struct RawFile {
+    /// Where it was found.
+    pub(super) path: PathBuf,
+    pub(super) bytes: Vec<u8>,
+    /// The SHA-256 sum of the bytes.
+    pub(super) sum: String,
 }
 
-/// The four files with their SHA-256 sums, large ones side by side on threads.
-pub(super) fn read_files(folder: &Path) -> Result<[(Vec<u8>, String); 4]> {
-    let read = |name: &str| -> Result<(Vec<u8>, String)> {
-        let path = folder.join(name);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let sum = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok((bytes, sum))
-    };
+/// The four files, large ones side by side on threads.
+pub(super) fn read_files(folder: &Path) -> Result<[RawFile; 4]> {
     let [a, b, c, d] = std::thread::scope(|scope| {
         FILES
-            .map(|(name, _)| scope.spawn(move || read(name)))
+            .map(|(name, _)| scope.spawn(move || read_file(folder, name)))
             .map(|thread| {
                 thread
                     .join()
@@ -98,4 +93,44 @@ pub(super) fn read_files(folder: &Path) -> Result<[(Vec<u8>, String); 4]> {
             })
     });
     Ok([a?, b?, c?, d?])
+}
+
+/// A file under one of the names that are in use, with `-idx` or `.idx`, packed by gzip or not.
+fn read_file(folder: &Path, name: &str) -> Result<RawFile> {
+    let dotted = name.replace("-idx", ".idx");
+    let names = [name, &dotted].map(str::to_owned);
+    let packed = names.each_ref().map(|name| format!("{name}.gz"));
+    let mut paths = names.iter().chain(&packed).map(|name| folder.join(name));
+    let path = paths.find(|path| path.exists()).with_context(|| {
+        format!(
+            "cannot read {}: the folder holds neither it nor {}, {} or {}",
+            folder.join(name).display(),
+            names[1],
+            packed[0],
+            packed[1]
+        )
+    })?;
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = match bytes.starts_with(&[0x1f, 0x8b]) {
+        true => unpacked(&bytes).with_context(|| format!("cannot unpack {}", path.display()))?,
+        false => bytes,
+    };
+    let sum = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(RawFile { path, bytes, sum })
+}
+
+fn unpacked(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut unpacked = Vec::new();
+    GzDecoder::new(bytes)
+        .take(MOST_BYTES + 1)
+        .read_to_end(&mut unpacked)
+        .context("it is a damaged gzip file: copy or download it again")?;
+    ensure!(
+        unpacked.len() as u64 <= MOST_BYTES,
+        "it holds more than {MOST_BYTES} bytes; a file of this form holds at most as many"
+    );
+    Ok(unpacked)
 }

@@ -1,6 +1,7 @@
 use super::idx::{FILES, IMAGES_MAGIC, LABELS_MAGIC};
 use super::*;
 use std::fs;
+use std::path::Path;
 
 /// A folder with a well-formed data set of `n` images in each split.
 fn folder(n: u32) -> tempfile::TempDir {
@@ -93,6 +94,49 @@ fn each_broken_file_gives_one_clear_error() {
             assert!(error.contains(word), "{word:?} is not in: {error}");
         }
     }
+}
+
+/// Packs a file by gzip and gives it another name.
+fn pack(folder: &Path, from: &str, to: &str) {
+    let bytes = fs::read(folder.join(from)).unwrap();
+    let file = fs::File::create(folder.join(to)).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &bytes).unwrap();
+    encoder.finish().unwrap();
+    fs::remove_file(folder.join(from)).unwrap();
+}
+
+#[test]
+fn packed_files_and_dotted_names_are_read() {
+    let folder = folder(20);
+    let path = |name: &str| folder.path().join(name);
+    let expected = Mnist::load_from(folder.path()).unwrap();
+    pack(
+        folder.path(),
+        "train-images-idx3-ubyte",
+        "train-images-idx3-ubyte.gz",
+    );
+    pack(
+        folder.path(),
+        "t10k-images-idx3-ubyte",
+        "t10k-images.idx3-ubyte.gz",
+    );
+    let dotted = path("train-labels.idx1-ubyte");
+    fs::rename(path("train-labels-idx1-ubyte"), dotted).unwrap();
+    let found = Mnist::load_from(folder.path()).unwrap();
+    for (found, expected) in [(found.train, expected.train), (found.test, expected.test)] {
+        assert_eq!(found.images(20).unwrap(), expected.images(20).unwrap());
+        assert_eq!(found.labels(20).unwrap(), expected.labels(20).unwrap());
+    }
+    // A damaged one is named as what it is.
+    let packed = path("train-images-idx3-ubyte.gz");
+    let bytes = fs::read(&packed).unwrap();
+    fs::write(&packed, &bytes[..bytes.len() / 2]).unwrap();
+    let error = format!("{:#}", Mnist::load_from(folder.path()).unwrap_err());
+    assert!(
+        error.contains("train-images-idx3-ubyte.gz") && error.contains("damaged gzip"),
+        "{error}"
+    );
 }
 
 #[test]

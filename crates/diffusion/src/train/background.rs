@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use figures::panel::{STOP_FILE, panel};
-use figures::{Output, is_unattended, rows, write_whole};
+use figures::{Output, is_unattended, rows, with_home, write_whole};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -144,12 +144,13 @@ pub fn fit_with_in_background<M: Model + 'static>(
     preview: impl Fn(&M) -> Result<Output> + Send + 'static,
     folder: impl AsRef<Path>,
 ) -> Result<Training<M>> {
-    let config = in_folder(config, folder.as_ref());
+    let folder: &Path = &with_home(folder.as_ref())?;
+    let config = in_folder(config, folder);
     config::check(&config, data)?;
-    make_room(folder.as_ref())?;
-    let locked = LockedFolder::lock(folder.as_ref())?;
-    model.save(folder.as_ref().join(FIRST))?;
-    Settings::of(M::KIND, model.layers(), &config).write(folder.as_ref())?;
+    make_room(folder)?;
+    let locked = LockedFolder::lock(folder)?;
+    model.save(folder.join(FIRST))?;
+    Settings::of(M::KIND, model.layers(), &config).write(folder)?;
     let data = data.shallow_clone();
     start(model, locked, preview, None, move |model, watch| {
         fit_with(model, &data, &objective, &config, watch)
@@ -184,7 +185,7 @@ impl<M: Model + 'static> Training<M> {
         O: Objective<M> + Send + 'static,
         P: Fn(&M) -> Result<Output> + Send + 'static,
     {
-        let folder = folder.as_ref();
+        let folder: &Path = &with_home(folder.as_ref())?;
         let settings = Settings::read(folder, M::KIND)?;
         let locked = LockedFolder::lock(folder)?;
         // The folder may have been moved since.
