@@ -79,14 +79,19 @@ class Notebook:
         self.wait_until_idle(seconds)
 
     def run_cell(self, cell, seconds: float):
-        """Selects a cell by a click beside its text and runs it."""
+        """Selects a cell by a click beside its text and runs it; again if its prompt does not change, since a page that is
+        still loading may lose a key (seen once)."""
         prompt = cell.locator(".jp-InputArea-prompt")
         before = prompt.text_content()
-        prompt.click()
-        self.page.keyboard.press("Control+Enter")
-        deadline = time.monotonic() + 10
-        while prompt.text_content() == before and time.monotonic() < deadline:
-            self.page.wait_for_timeout(100)
+        for _ in range(3):
+            prompt.click()
+            self.page.keyboard.press("Control+Enter")
+            deadline = time.monotonic() + 10
+            while prompt.text_content() == before and time.monotonic() < deadline:
+                self.page.wait_for_timeout(100)
+            if prompt.text_content() != before:
+                break
+            print(f"  {self.name}: the page lost a key", flush=True)
         self.wait_for(cell, seconds)
 
     def wait_for(self, cell, seconds: float):
