@@ -484,6 +484,7 @@ fn a_tilde_is_the_home_folder() {
             weights(&Cnn::load("~/nets/cnn.safetensors").unwrap()),
             weights(&cnn(1))
         );
+        assert!(Cnn::load_first(&["saved/none", "~/nets/cnn.safetensors"]).is_ok());
         let few = Mnist::load_from("~/data").unwrap().train;
         let config = FitConfig {
             batch_size: 10,
@@ -493,6 +494,13 @@ fn a_tilde_is_the_home_folder() {
         let training = fit_in_background(cnn(1), &few, &config, "~/run").unwrap();
         training.wait().unwrap();
         assert!(home.join("run/checkpoint.safetensors").is_file());
+        // What is there already is not overwritten.
+        let again = FitConfig {
+            checkpoint: Some("~/run/checkpoint.safetensors".into()),
+            ..config
+        };
+        let error = fit(&mut cnn(1), &few, &again).unwrap_err().to_string();
+        assert!(error.contains("holds a training already"), "{error}");
         return;
     }
     let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use figures::with_home;
 use tch::{Kind, Tensor};
 
 use super::layer::Layer;
@@ -31,7 +32,9 @@ pub(super) fn save(
 
 /// The first of these checkpoints that exists.
 pub(super) fn first_of<'a>(paths: &[&'a str]) -> Result<&'a str> {
-    let found = paths.iter().find(|path| Path::new(path).exists());
+    let found = paths
+        .iter()
+        .find(|path| with_home(Path::new(path)).is_ok_and(|path| path.exists()));
     match found {
         Some(path) => Ok(path),
         None => bail!("no checkpoint found; looked for {}", paths.join(", ")),

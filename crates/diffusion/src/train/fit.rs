@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, ensure};
+use figures::with_home;
 
 use super::config::{self, FitConfig};
 use super::history::{Epoch, History};
@@ -64,7 +65,7 @@ pub fn fit_with<M: Model>(
 ) -> Result<History> {
     if let Some(path) = &config.checkpoint {
         ensure!(
-            !path.exists(),
+            !with_home(path)?.exists(),
             "{} holds a training already: continue it with `resume`, or delete it to start again",
             path.display()
         );
