@@ -1,9 +1,10 @@
-"""Keras's worker (on TensorFlow): the lesson's network.
+"""Keras's worker (on TensorFlow): the lesson's network, and a deeper one.
 
     python keras_worker.py --policy float32|mixed_bfloat16 --mnist FOLDER --data FOLDER
     python keras_worker.py --policy float32 --mnist FOLDER --to-19db --seed S --start keras|calibrated
 
-The first speaks the protocol of worker.py. The second trains one network until it
+The first speaks the protocol of worker.py. Its `deeper_train` trains the lesson's network with three more
+convolutions after the second one, from Keras's own first weights. The second trains one network until it
 denoises well, from Keras's own first weights or from those calibrated as ours, and prints {"seconds", "images", "psnr"} after every quarter of an epoch.
 
 What was tried for Keras to be at its best (training, batch 128, two cores; 1 is what is used here, the loop over
@@ -46,8 +47,11 @@ GOAL, BATCH, EPOCHS, EVALUATIONS, TRAIN = 19.0, 128, 6, 4, 55_000
 # What `Initialisation::Calibrated` of crates/diffusion/src/cnn.rs changes in the first weights.
 MEAN_PIXEL, DENSE_SPREAD = 0.1307, 16.0
 
+# The deeper network: how many more convolutions of 32 channels follow the second one.
+DEEPER = 3
 
-def build(keras):
+
+def build(keras, deeper=0):
     """The network, to logits: the loss takes them, as Keras itself would behind a sigmoid."""
     layers = keras.layers
     return keras.Sequential(
@@ -55,6 +59,7 @@ def build(keras):
             keras.Input((28, 28, 1)),
             layers.Conv2D(16, (3, 3), padding="same", activation="relu"),
             layers.Conv2D(32, (3, 3), padding="same", activation="relu"),
+            *(layers.Conv2D(32, (3, 3), padding="same", activation="relu") for _ in range(deeper)),
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
             layers.Dense(28 * 28 * 32, activation="relu"),
@@ -85,15 +90,17 @@ def convert(weights):
 
 
 class Contender:
-    def __init__(self, keras, tf, threads):
+    def __init__(self, keras, tf, threads, deeper=0):
         self.keras, self.tf, self.threads = keras, tf, threads
-        self.network = build(keras)
-        if self.network.count_params() != 3_255_233:
-            raise ValueError(f"the network has {self.network.count_params()} parameters; expected 3255233")
+        self.network = build(keras, deeper)
+        expected = 3_255_233 + deeper * (3 * 3 * 32 * 32 + 32)
+        if self.network.count_params() != expected:
+            raise ValueError(f"the network has {self.network.count_params()} parameters; expected {expected}")
         self.adam = keras.optimizers.Adam(1e-3)
         self.adam.build(self.network.trainable_variables)
         self.fresh_adam = [variable.numpy() for variable in self.adam.variables]
         self.weights = None
+        self.deeper = None
 
     def start_from(self, weights):
         self.weights = convert(weights)
@@ -153,6 +160,15 @@ class Contender:
         start = time.perf_counter()
         losses = self.steps(clean, noisy, order[warmup * batch :], tf.constant(batch)).numpy()
         return time.perf_counter() - start, losses
+
+    def train_deeper(self, *arguments):
+        """As `train`, of the deeper network: Keras draws its first weights once, each training starts from them."""
+        if self.deeper is None:
+            deeper = Contender(self.keras, self.tf, self.threads, DEEPER)
+            deeper.weights = deeper.network.get_weights()
+            deeper.compile()
+            self.deeper = deeper
+        return self.deeper.train(*arguments)
 
     def infer(self, clean, noisy):
         self.reset()

@@ -6,6 +6,7 @@ request a line and answers each with one JSON line:
     {"run": "cnn_train", "batch": 128, "warmup": 20, "steps": 100, "threads": 2}
                                              -> {"value": images/s, "loss": mean of the last 20 steps}
     {"run": "cnn_infer", "images": 10000}    -> {"value": images/s, "loss": cross-entropy}
+    {"run": "deeper_train", …}               -> as cnn_train; Keras's workers alone know it
     {"run": "unet_train", …}                 -> as cnn_train; PyTorch's workers alone know it
     {"run": "mnist_load"}                    -> {"value": seconds}
     {"run": "exit"}
@@ -134,14 +135,18 @@ def serve(channel, ready, contender, images):
 
     The contender has `train(clean, noisy, batch, warmup, steps, threads)`, which returns seconds of
     the timed steps and all their losses, and `infer(clean, noisy)`: seconds and cross-entropy.
+    Keras's has `train_deeper`, too, with the arguments of `train`.
     """
+    trainings = {"cnn_train": contender.train}
+    if hasattr(contender, "train_deeper"):
+        trainings["deeper_train"] = contender.train_deeper
 
     def answer(request):
         run = request.get("run")
-        if run == "cnn_train":
+        if run in trainings:
             batch, warmup, steps = request["batch"], request["warmup"], request["steps"]
             clean, noisy = images.train(batch * (warmup + steps))
-            seconds, losses = contender.train(clean, noisy, batch, warmup, steps, request.get("threads"))
+            seconds, losses = trainings[run](clean, noisy, batch, warmup, steps, request.get("threads"))
             return {"value": batch * steps / seconds, "loss": float(np.mean(losses[-LOSS_STEPS:]))}
         if run == "cnn_infer":
             count = request.get("images", 10_000)
@@ -157,7 +162,10 @@ def serve(channel, ready, contender, images):
             start = time.perf_counter()
             load_mnist(images.folder)
             return {"value": time.perf_counter() - start}
-        raise ValueError(f"unknown request {run!r}; this worker knows cnn_train, cnn_infer, mnist_load, exit, and unet_train if it is PyTorch's")
+        raise ValueError(
+            f"unknown request {run!r}; this worker knows {', '.join(trainings)}, cnn_infer, mnist_load, exit, "
+            "and unet_train if it is PyTorch's"
+        )
 
     print(json.dumps({"ready": ready}), file=channel)
     for line in sys.stdin:

@@ -72,7 +72,10 @@ impl Generator {
         let classifier = classifier()?;
         let (images, _) = self.draw(mnist, settings)?;
         let real = evenly_chosen(&mnist.test, settings.images, 0)?.images(settings.images)?;
-        frechet_distance(&classifier.features(&images)?, &classifier.features(&real)?)
+        frechet_distance(
+            &features(&classifier, &images)?,
+            &features(&classifier, &real)?,
+        )
     }
 
     fn draw(&self, mnist: &Mnist, settings: Settings) -> Result<(Tensor, Vec<i64>)> {
@@ -104,8 +107,8 @@ impl Generator {
     }
 }
 
-fn classifier() -> Result<Classifier> {
-    Classifier::load(weights("classifier.safetensors"))
+fn classifier() -> Result<Network> {
+    Network::load(weights("classifier.safetensors"))
 }
 
 /// Seconds to draw digits, once the weights are there.
@@ -124,10 +127,10 @@ pub fn seconds(images: usize, steps: usize) -> Result<Value> {
 
 /// By how many decibels the U-Net that denoises in one step does better than the lesson's CNN, on the first test images.
 pub fn denoise_gain(mnist: &Mnist, images: usize) -> Result<Value> {
-    let cnn = Cnn::load(weights("cnn.safetensors"))?;
+    let cnn = Network::load(weights("cnn.safetensors"))?;
     let unet = UnetDenoiser::load(weights("unet_denoiser.safetensors"))?;
     let test = mnist.test.first(images)?;
-    let by_cnn = score(&test, NOISE, |noisy| cnn.denoise(noisy))?;
-    let by_unet = score(&test, NOISE, |noisy| unet.denoise(noisy))?;
+    let by_cnn = score(&test, NOISE, |noisy| cnn.predict(noisy))?;
+    let by_unet = score(&test, NOISE, |noisy| unet.predict(noisy))?;
     Ok(json!({ "value": by_unet.psnr - by_cnn.psnr }))
 }

@@ -31,7 +31,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use diffusion::prelude::{Cnn, CnnConfig, Model};
 use serde_json::{Map, Value, json};
 
 use crate::contender::Place;
@@ -223,7 +222,7 @@ fn place(arguments: &Measure, threads: usize) -> Result<Place> {
     let data = out.join("data");
     fs::create_dir_all(&data)
         .with_context(|| format!("cannot make the folder {}", data.display()))?;
-    Cnn::new(CnnConfig::default()).save(data.join(ours::FIRST_WEIGHTS))?;
+    ours::lesson()?.save(data.join(ours::FIRST_WEIGHTS))?;
     let mnist = arguments.mnist.as_ref().context("--mnist is missing")?;
     Ok(Place {
         data,

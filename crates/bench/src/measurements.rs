@@ -133,6 +133,13 @@ pub const MEASUREMENTS: &[Measurement] = &[
         ..TRAIN
     },
     Measurement {
+        name: "deeper_train_mixed",
+        what: "training a deeper network, three more convolutions of 32 channels, mixed precision",
+        peers: &[(KERAS_FLOAT32, None), (KERAS_MIXED, None)],
+        request: |quick| train("deeper_train", quick),
+        ..TRAIN
+    },
+    Measurement {
         name: "cnn_infer_mixed",
         what: "denoising the 10,000 test images, mixed precision",
         peers: &[

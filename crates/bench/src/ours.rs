@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Objective, Observer, Plan};
+use diffusion::train::{Observer, Plan};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::race::NOISE;
 
 /// The loss that is reported is the mean over so many last steps.
 const LAST_STEPS: usize = 20;
-/// The checkpoint that every contender's training starts from.
+/// The weights that the peers' trainings start from: those of [`lesson`].
 pub const FIRST_WEIGHTS: &str = "first_weights.safetensors";
 
 /// What `bench worker` is told.
@@ -26,8 +26,9 @@ pub struct Arguments {
     /// In which precision to compute: mixed or float32
     #[arg(long)]
     precision: Precision,
-    /// The folder with the first weights
+    /// As every contender; the first weights are made here
     #[arg(long, value_name = "FOLDER")]
+    #[allow(dead_code)]
     data: PathBuf,
     /// The folder with the four raw MNIST files
     #[arg(long, value_name = "FOLDER")]
@@ -116,6 +117,18 @@ impl Request {
     }
 }
 
+/// The lesson's network, untrained.
+pub fn lesson() -> Result<Network> {
+    Ok(Network::new([28, 28, 1], lesson_cnn())?.seeded(26))
+}
+
+/// A learner's: the lesson's with three more convolutions after the second one.
+fn deeper() -> Result<Network> {
+    let mut layers = lesson_cnn();
+    layers.splice(2..2, vec![conv2d(32, 3).relu(); 3]);
+    Network::new([28, 28, 1], layers)
+}
+
 struct Worker {
     arguments: Arguments,
     generator: drawn::Generator,
@@ -126,14 +139,15 @@ impl Worker {
     /// One arm for each kind of request.
     fn answer(&self, request: &Request) -> Result<Value> {
         match request.run.as_str() {
-            "cnn_train" => {
-                let objective = |config: &FitConfig| Denoising::of(config);
-                self.train(&mut self.first_network()?, objective, request)
-            }
+            "cnn_train" => self.train_network(lesson()?, request),
+            "deeper_train" => self.train_network(deeper()?, request),
             "unet_train" => {
                 let schedule = Schedule::cosine(1000)?;
-                let objective = |config: &FitConfig| NoisePrediction::of(config, &schedule, 0.1);
-                self.train(&mut Unet::new(UnetConfig::default())?, objective, request)
+                let mut unet = Unet::new(UnetConfig::default())?;
+                self.train(request, |some, fit, watch| {
+                    let objective = NoisePrediction::of(fit, &schedule, 0.1)?;
+                    fit_with(&mut unet, some, &objective, fit, watch)
+                })
             }
             "draw_seconds" => drawn::seconds(request.images, request.steps),
             "class_accuracy" => self
@@ -153,16 +167,19 @@ impl Worker {
         }
     }
 
-    fn first_network(&self) -> Result<Cnn> {
-        Cnn::load(self.arguments.data.join(FIRST_WEIGHTS))
+    /// The training of a network as in the lesson.
+    fn train_network(&self, mut network: Network, request: &Request) -> Result<Value> {
+        network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+        self.train(request, |some, fit, watch| {
+            network.fit_with(&some.noisy(NOISE)?, fit, watch)
+        })
     }
 
     /// Images a second over the timed steps, and the loss at their end.
-    fn train<M: Model, O: Objective<M>>(
+    fn train(
         &self,
-        model: &mut M,
-        objective: impl Fn(&FitConfig) -> Result<O>,
         request: &Request,
+        train: impl FnOnce(&Split, &Fit, &mut Stopwatch) -> Result<History>,
     ) -> Result<Value> {
         let &Request {
             batch,
@@ -175,13 +192,11 @@ impl Worker {
             "expected a batch and steps of 1 or more, got {batch} and {steps}"
         );
         // As many images as are needed, in whole batches; from the beginning again where they run out.
-        let train = &self.mnist.train;
-        let images = (batch * (warmup + steps)).min(train.len()) / batch * batch;
-        let some = &train.first(images)?;
-        let config = FitConfig {
+        let all = &self.mnist.train;
+        let images = (batch * (warmup + steps)).min(all.len()) / batch * batch;
+        let fit = Fit {
             epochs: (batch * (warmup + steps)).div_ceil(images),
             batch_size: batch,
-            noise: NOISE,
             validation: 0,
             precision: self.arguments.precision,
             threads: self.arguments.threads,
@@ -194,7 +209,7 @@ impl Worker {
             started: Instant::now(),
             seconds: None,
         };
-        let history = fit_with(model, some, &objective(&config)?, &config, &mut watch)?;
+        let history = train(&all.first(images)?, &fit, &mut watch)?;
         let seconds = watch
             .seconds
             .context("the training ended before its last step")?;
@@ -207,10 +222,10 @@ impl Worker {
     /// Images a second through the network, and the cross-entropy of what came out.
     fn infer(&self, request: &Request) -> Result<Value> {
         seed(1);
-        let cnn = self.first_network()?;
+        let cnn = lesson()?;
         let clean = self.mnist.test.images(request.images)?;
         let noisy = add_noise(&clean, NOISE)?;
-        let denoise = || cnn.denoise_in(self.arguments.precision, &noisy);
+        let denoise = || cnn.predict_in(self.arguments.precision, &noisy);
         // Once untimed: libtorch prepares its kernels, and the system the memory.
         let _ = denoise()?;
         let started = Instant::now();
@@ -238,9 +253,9 @@ impl Worker {
 
     /// Megabytes above the loaded data and network while the whole test split is scored.
     fn evaluate(&self) -> Result<Value> {
-        let cnn = self.first_network()?;
+        let cnn = lesson()?;
         let (scores, megabytes) =
-            memory::peak(|| score(&self.mnist.test, NOISE, |noisy| cnn.denoise(noisy)))?;
+            memory::peak(|| score(&self.mnist.test, NOISE, |noisy| cnn.predict(noisy)))?;
         ensure!(
             scores?.images == self.mnist.test.len(),
             "expected that all images are scored"

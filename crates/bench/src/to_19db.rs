@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Observer, Plan};
+use diffusion::train::{Observer, Plan};
 use serde_json::json;
 
 use crate::race::{EPOCHS, GOAL, NOISE};
@@ -54,13 +54,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     seed(arguments.seed);
     let clean = mnist.test.images(mnist.test.len())?;
     let noisy = add_noise(&clean, NOISE)?;
-    let mut cnn = Cnn::new(CnnConfig {
-        seed: arguments.seed,
-        initialisation: arguments.start,
-    });
-    let config = FitConfig {
+    let mut cnn = Network::new([28, 28, 1], lesson_cnn())?
+        .seeded(arguments.seed)
+        .initialised(arguments.start);
+    cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    let pairs = train.noisy(NOISE)?.seeded(arguments.seed);
+    let fit = Fit {
         epochs: EPOCHS,
-        noise: NOISE,
         batch_size: BATCH,
         validation: 0,
         threads: arguments.threads,
@@ -76,13 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         noisy,
         failed: None,
     };
-    fit_with(
-        &mut cnn,
-        &train,
-        &Denoising::of(&config)?,
-        &config,
-        &mut race,
-    )?;
+    cnn.fit_with(&pairs, &fit, &mut race)?;
     race.failed.map_or(Ok(()), Err)
 }
 
@@ -100,8 +94,8 @@ struct Race {
 }
 
 impl Race {
-    fn evaluate(&self, cnn: &Cnn, images: usize) -> Result<f64> {
-        let scores = psnr(&self.clean, &cnn.denoise(&self.noisy)?)?;
+    fn evaluate(&self, cnn: &Network, images: usize) -> Result<f64> {
+        let scores = psnr(&self.clean, &cnn.predict(&self.noisy)?)?;
         let psnr = scores.mean().context("there are no test images")?;
         let seconds = self.started.elapsed().as_secs_f64();
         let line = json!({"seconds": seconds, "images": images, "psnr": psnr});
@@ -112,8 +106,8 @@ impl Race {
     }
 }
 
-impl Observer<Cnn> for Race {
-    fn batch(&mut self, plan: &Plan, cnn: &Cnn, batch: usize, _loss: f64) -> ControlFlow<()> {
+impl Observer<Network> for Race {
+    fn batch(&mut self, plan: &Plan, cnn: &Network, batch: usize, _loss: f64) -> ControlFlow<()> {
         let (epochs, batches) = (batch / plan.batches, batch % plan.batches);
         let seen = epochs * self.images + batches * BATCH;
         let quarters = seen * EVALUATIONS / self.images;

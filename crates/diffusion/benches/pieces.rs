@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use criterion::{BatchSize, Criterion};
 use diffusion::prelude::*;
-use diffusion::train::{Denoising, Observer, Plan, fit_with};
+use diffusion::train::{Observer, Plan};
 
 /// Batch size of the training step, as in the lesson.
 const BATCH: usize = 128;
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let noisy = add_noise(&clean, 0.5)?;
     let ten = clean.narrow(0, 0, 10);
     let few = noisy.narrow(0, 0, 256);
-    let cnn = Cnn::new(CnnConfig::default());
+    let cnn = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);
 
     criterion.bench_function("load MNIST", |b| b.iter(Mnist::load));
     criterion.bench_function("noise on 1,000 images", |b| {
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     criterion.bench_function("denoise 256 images", |b| {
         b.iter_batched(
             || few.copy(),
-            |few| cnn.denoise(&few),
+            |few| cnn.predict(&few),
             BatchSize::LargeInput,
         );
     });
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
 
 /// How long this many steps of `fit` take, Adam and noise included.
 fn steps_of_training(images: &Split, precision: Precision, steps: usize) -> Result<Duration> {
-    let config = FitConfig {
+    let fit = Fit {
         epochs: 1 + (WARM_UP + steps) * BATCH / images.len(),
         batch_size: BATCH,
         validation: 0,
@@ -86,14 +86,9 @@ fn steps_of_training(images: &Split, precision: Precision, steps: usize) -> Resu
         started: Instant::now(),
         time: Duration::ZERO,
     };
-    let mut cnn = Cnn::new(CnnConfig::default());
-    fit_with(
-        &mut cnn,
-        images,
-        &Denoising::of(&config)?,
-        &config,
-        &mut watch,
-    )?;
+    let mut cnn = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);
+    cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    cnn.fit_with(&images.noisy(0.5)?, &fit, &mut watch)?;
     Ok(watch.time)
 }
 
@@ -104,8 +99,8 @@ struct Stopwatch {
     time: Duration,
 }
 
-impl<M> Observer<M> for Stopwatch {
-    fn batch(&mut self, _plan: &Plan, _model: &M, batch: usize, _loss: f64) -> ControlFlow<()> {
+impl Observer<Network> for Stopwatch {
+    fn batch(&mut self, _plan: &Plan, _cnn: &Network, batch: usize, _loss: f64) -> ControlFlow<()> {
         if batch == WARM_UP {
             self.started = Instant::now();
         }

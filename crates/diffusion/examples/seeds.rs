@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each network is trained on 5,120 images once. A unit is alive when its output is more than 0 for at least one of
-//! 1,000 noisy test images. `CnnConfig`'s default is the seed that keeps most alive with Keras's initialisation.
+//! 1,000 noisy test images. The lesson takes the seed that keeps most alive with Keras's initialisation.
 
 use diffusion::prelude::*;
 
@@ -34,18 +34,19 @@ fn learn(
     few: &Split,
     noisy: &Tensor,
 ) -> Result<(i64, f64)> {
-    let mut cnn = Cnn::new(CnnConfig {
-        seed,
-        initialisation,
-    });
-    let config = FitConfig {
+    let mut cnn = Network::new([28, 28, 1], lesson_cnn())?
+        .seeded(seed)
+        .initialised(initialisation);
+    cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    let fit = Fit {
         validation: 0,
         quiet: true,
-        ..Default::default()
+        ..Fit::default()
     };
-    let history = fit(&mut cnn, few, &config)?;
+    let history = cnn.fit(&few.noisy(0.5)?, &fit)?;
     let alive = cnn
-        .encode(noisy)?
+        .up_to("dense")?
+        .predict_in(Precision::Float32, noisy)?
         .gt(0.0)
         .any_dim(0, false)
         .sum(Kind::Int64);

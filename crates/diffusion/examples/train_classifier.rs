@@ -16,20 +16,19 @@ fn main() -> Result<()> {
         .unwrap_or("notebooks/weights/classifier.safetensors".to_owned());
 
     let mnist = Mnist::load()?;
-    let mut classifier = Classifier::new(ClassifierConfig::default());
-    let config = FitConfig {
+    let mut classifier = Network::new([28, 28, 1], digit_classifier())?;
+    classifier.compile(Adam::new(0.001), Loss::CrossEntropy);
+    let fit = Fit {
         epochs,
         learning_rate_schedule: LearningRateSchedule::Cosine,
         keep: Keep::Best,
         precision: Precision::Float32,
-        ..Default::default()
+        ..Fit::default()
     };
-    let objective = Classification::of(&config);
-    let lines = &mut PrintLines::default();
-    fit_with(&mut classifier, &mnist.train, &objective, &config, lines)?;
+    classifier.fit(&mnist.train.labelled(), &fit)?;
     classifier.save_half(&file)?;
 
-    let classifier = Classifier::load(&file)?;
+    let classifier = Network::load(&file)?;
     let n = mnist.test.len();
     let labels = mnist.test.labels(n)?;
     let accuracy = class_accuracy(&classifier, &mnist.test.images(n)?, &labels)?;

@@ -8,51 +8,62 @@
 //! The seeds and every setting stand below; the cards beside the weights name the scores.
 
 use diffusion::prelude::*;
+use diffusion::train::Supervised;
+
+/// The strength of the noise.
+const NOISE: f64 = 0.5;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let epochs = |usual| arguments.get(1).map_or(Ok(usual), |text| text.parse());
+    let epochs: usize = arguments.get(1).map_or(Ok(8), |text| text.parse())?;
     let file = |usual: &str| arguments.get(2).map_or(usual, |text| text).to_owned();
+    let mnist = Mnist::load()?;
+    let pairs = mnist.train.noisy(NOISE)?;
     match arguments.first().map(String::as_str) {
         Some("cnn") => {
-            let config = FitConfig {
-                epochs: epochs(8)?,
+            let fit = Fit {
+                epochs,
                 keep: Keep::Best,
-                ..Default::default()
+                ..Fit::default()
             };
+            let mut cnn = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);
+            cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+            let history = cnn.fit(&pairs, &fit)?;
             let file = file("notebooks/weights/cnn.safetensors");
-            train(Cnn::new(CnnConfig::default()), &config, &file)
+            cnn.save_half(&file)?;
+            let cnn = Network::load(&file)?;
+            report(&mnist, &history, &|noisy| cnn.predict(noisy))
         }
         Some("unet") => {
-            let config = FitConfig {
-                epochs: epochs(8)?,
+            let fit = Fit {
+                epochs,
                 learning_rate_schedule: LearningRateSchedule::Cosine,
                 moving_average: Some(0.999),
-                ..Default::default()
+                ..Fit::default()
             };
+            let mut unet = UnetDenoiser::new(UnetConfig::default())?;
+            let adam = Adam::new(0.001);
+            let objective = Supervised::of(&pairs, adam, Loss::BinaryCrossEntropy, fit.precision)?;
+            let lines = &mut PrintLines::default();
+            let history = fit_with(&mut unet, &mnist.train, &objective, &fit, lines)?;
             let file = file("notebooks/weights/unet_denoiser.safetensors");
-            train(UnetDenoiser::new(UnetConfig::default())?, &config, &file)
+            unet.save_half(&file)?;
+            let unet = UnetDenoiser::load(&file)?;
+            report(&mnist, &history, &|noisy| unet.predict(noisy))
         }
         other => bail!("the network is {other:?}; expected \"cnn\" or \"unet\""),
     }
 }
 
-fn train<M: Denoiser>(mut model: M, config: &FitConfig, file: &str) -> Result<()> {
-    let mnist = Mnist::load()?;
-    let history = fit(&mut model, &mnist.train, config)?;
-    model.save_half(file)?;
-
-    let model = M::load(file)?;
-    let scores = [
-        (
-            "noisy",
-            score(&mnist.test, config.noise, |noisy| Ok(noisy.shallow_clone()))?,
-        ),
-        (
-            M::KIND,
-            score(&mnist.test, config.noise, |noisy| model.denoise(noisy))?,
-        ),
-    ];
-    println!("{history}\n{}\nSaved to {file}.", Scores::table(&scores));
+/// Prints the course of the training, and how good the saved network is.
+fn report(
+    mnist: &Mnist,
+    history: &History,
+    denoise: &dyn Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    let noisy = score(&mnist.test, NOISE, |noisy| Ok(noisy.shallow_clone()))?;
+    let denoised = score(&mnist.test, NOISE, denoise)?;
+    let table = Scores::table(&[("noisy", noisy), ("denoised", denoised)]);
+    println!("{history}\n{table}");
     Ok(())
 }

@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let mnist = Mnist::load()?;
     let schedule = Schedule::cosine(1000)?;
     let mut unet = Unet::new(UnetConfig { seed, width })?;
-    let config = FitConfig {
+    let config = Fit {
         epochs,
         batch_size: 64,
         learning_rate_schedule: LearningRateSchedule::Cosine,
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
 
     let (unet, classifier) = (
         Unet::load(&file)?,
-        Classifier::load("notebooks/weights/classifier.safetensors")?,
+        Network::load("notebooks/weights/classifier.safetensors")?,
     );
     let classes = balanced_classes(2_000);
     let reference = Reference::new(&classifier, &mnist.train, &mnist.test, classes.len())?;

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
 fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
     let schedule = Schedule::cosine(1000)?;
     let mut unet = Unet::new(UnetConfig { seed, width })?;
-    let config = |epochs| FitConfig {
+    let config = |epochs| Fit {
         epochs,
         batch_size: BATCH,
         learning_rate_schedule: LearningRateSchedule::Cosine,
@@ -65,7 +65,7 @@ fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
 
     let history = fit_with(&mut unet, &part, &objective, &config(epochs), &mut ())?;
     let loss = history.epochs.last().and_then(|epoch| epoch.validation);
-    let classifier = Classifier::load("notebooks/weights/classifier.safetensors")?;
+    let classifier = Network::load("notebooks/weights/classifier.safetensors")?;
     let (drawn, steps) = DRAWN;
     let classes = mnist.train.labels(drawn)?;
     let sampler = Sampler::ddim(steps);

@@ -1,54 +1,24 @@
-//! Denoisers that work in one step: a noisy image in, the original out, as in the video.
+//! The U-Net as a denoiser that works in one step, as the video's network does: a noisy image in, the original out.
+
+use std::path::Path;
 
 use anyhow::Result;
 use ops::Precision;
 use ops::pool::map_batches;
 use tch::{Kind, Tensor};
 
-use crate::cnn::Cnn;
 use crate::data::check_images;
-use crate::model::{Forward, Layer, Model, parsed};
+use crate::network::{NamedLayer, trained};
 use crate::schedule::centred;
 use crate::unet::{CLASSES, Unet, UnetConfig};
 
 /// How many images pass through the network at once.
 const BATCH: usize = 256;
+/// What its files call it.
+const KIND: &str = "unet_denoiser";
 
-/// A network that turns an image into an image.
-pub trait Denoiser: Forward {
-    /// Denoises images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
-    ///
-    /// Works through the images in batches, on all cores, and records no gradients.
-    /// Computes in [`Precision::of_this_cpu`]; for the lesson's network a pixel differs between the two
-    /// precisions by less than 0.02, a mean PSNR over the test split by less than 0.01 dB.
-    ///
-    /// # Errors
-    /// Images of another shape, or of whole numbers.
-    fn denoise(&self, noisy: &Tensor) -> Result<Tensor> {
-        self.denoise_in(Precision::of_this_cpu(), noisy)
-    }
-
-    /// [`denoise`](Denoiser::denoise) in this precision.
-    ///
-    /// # Errors
-    /// As [`denoise`](Denoiser::denoise).
-    fn denoise_in(&self, precision: Precision, noisy: &Tensor) -> Result<Tensor> {
-        let images = check_images(noisy)?;
-        let (kind, given) = (precision.kind(), noisy.kind());
-        let replica = self.replica(kind);
-        map_batches(images, BATCH, &|| {
-            let (model, noisy) = (replica.replica(kind), noisy.shallow_clone());
-            Box::new(move |range| {
-                let batch = noisy.narrow(0, range.start, range.end - range.start);
-                let logits = model.forward(&batch.to_kind(kind));
-                Ok(logits.to_kind(given).sigmoid())
-            })
-        })
-    }
-}
-
-/// The U-Net as a denoiser that works in one step: trained by [`fit`](crate::train::fit) with the same noise and the
-/// same loss as the lesson's [`Cnn`]. It has a third of the parameters of the CNN.
+/// The U-Net as a denoiser that works in one step: trained by [`fit_with`](crate::train::fit_with) with the same noise and
+/// the same loss as the lesson's CNN. It has a third of the parameters of the CNN.
 ///
 /// It works on neighbourhoods, large and small, where the CNN squeezes the whole image through 64 numbers. Timestep and class
 /// play no part: they are always 0 and "no class".
@@ -64,43 +34,83 @@ impl UnetDenoiser {
         Unet::new(config).map(UnetDenoiser)
     }
 
-    /// The settings it was built from.
-    pub fn config(&self) -> &UnetConfig {
-        self.0.config()
+    /// Denoises images: `(N, 1, 28, 28)` in `[0, 1]` to the same shape and range.
+    ///
+    /// Works through the images in batches, on all cores, in [`Precision::of_this_cpu`], and records no gradients.
+    ///
+    /// # Errors
+    /// Images of another shape, or of whole numbers.
+    pub fn predict(&self, noisy: &Tensor) -> Result<Tensor> {
+        let count = check_images(noisy)?;
+        let (kind, given) = (Precision::of_this_cpu().kind(), noisy.kind());
+        let replica = self.replica(kind);
+        map_batches(count, BATCH, &|| {
+            let (network, noisy) = (replica.replica(kind), noisy.shallow_clone());
+            Box::new(move |range| {
+                let batch = noisy.narrow(0, range.start, range.end - range.start);
+                let logits = network.logits(&batch.to_kind(kind))?;
+                Ok(logits.to_kind(given).sigmoid())
+            })
+        })
     }
-}
 
-impl Model for UnetDenoiser {
-    const KIND: &'static str = "unet_denoiser";
-
-    fn settings(&self) -> Result<String> {
-        Ok(serde_json::to_string(self.config())?)
+    /// The output before the sigmoid, for images `(N, 1, 28, 28)` in `[0, 1]`, with gradients, in the kind of the images.
+    ///
+    /// # Errors
+    /// As [`predict`](UnetDenoiser::predict).
+    pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        check_images(images)?;
+        let timesteps = Tensor::zeros([images.size()[0]], (Kind::Int64, images.device()));
+        let classes = timesteps.full_like(CLASSES);
+        Ok(self.0.forward(&centred(images), &timesteps, &classes))
     }
 
-    fn with_settings(settings: &str) -> Result<UnetDenoiser> {
-        UnetDenoiser::new(parsed(settings)?)
-    }
-
-    fn layers(&self) -> &[Layer] {
+    /// The layers, from input to output.
+    pub fn layers(&self) -> &[NamedLayer] {
         self.0.layers()
     }
 
-    fn layers_mut(&mut self) -> &mut [Layer] {
+    pub(crate) fn layers_mut(&mut self) -> &mut [NamedLayer] {
         self.0.layers_mut()
     }
 
-    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> UnetDenoiser {
-        UnetDenoiser(self.0.map_layers(change))
+    pub(crate) fn replica(&self, kind: Kind) -> UnetDenoiser {
+        UnetDenoiser(self.0.replica(kind))
+    }
+
+    pub(crate) fn description(&self) -> Result<String> {
+        self.0.description()
+    }
+
+    /// As [`Unet::save`].
+    ///
+    /// # Errors
+    /// As [`Unet::save`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.0.save_as(KIND, path.as_ref(), Kind::Float)
+    }
+
+    /// As [`Unet::save_half`].
+    ///
+    /// # Errors
+    /// As [`Unet::save_half`].
+    pub fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.0.save_as(KIND, path.as_ref(), Kind::Half)
+    }
+
+    /// As [`Unet::load`].
+    ///
+    /// # Errors
+    /// As [`Unet::load`].
+    pub fn load(path: impl AsRef<Path>) -> Result<UnetDenoiser> {
+        Unet::load_as(KIND, path.as_ref()).map(UnetDenoiser)
+    }
+
+    /// As [`Unet::trained`].
+    ///
+    /// # Errors
+    /// As [`Unet::trained`].
+    pub fn trained() -> Result<UnetDenoiser> {
+        trained(KIND, &|path| UnetDenoiser::load(path))
     }
 }
-
-impl Forward for UnetDenoiser {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let timesteps = Tensor::zeros([x.size()[0]], (Kind::Int64, x.device()));
-        self.0
-            .forward(&centred(x), &timesteps, &timesteps.full_like(CLASSES))
-    }
-}
-
-impl Denoiser for Cnn {}
-impl Denoiser for UnetDenoiser {}

@@ -6,8 +6,8 @@ use figures::{Output, Row, Slider, Sliders, rows};
 use ndarray::Array1;
 use tch::Tensor;
 
-use crate::denoiser::Denoiser;
 use crate::metrics::{psnr, ssim};
+use crate::network::Network;
 use crate::noise::corrupt;
 use crate::sample::{NoiseModel, Sampler, Steps, sample_from, with_labels};
 use crate::schedule::{Schedule, centred, to_pixels};
@@ -33,16 +33,12 @@ const STEPS: usize = 8;
 ///
 /// # fn main() -> anyhow::Result<()> {
 /// let mnist = Mnist::load()?;
-/// let cnn = Cnn::load("weights/cnn.safetensors")?;
+/// let cnn = Network::load("weights/cnn.safetensors")?;
 /// noise_explorer(&cnn, &mnist.test.one_of_each()?).evcxr_display();
 /// # Ok(())
 /// # }
 /// ```
-pub fn noise_explorer(denoiser: &impl Denoiser, clean: &Tensor) -> Output {
-    of_levels(&|noisy| denoiser.denoise(noisy), clean)
-}
-
-fn of_levels(denoise: &dyn Fn(&Tensor) -> Result<Tensor>, clean: &Tensor) -> Output {
+pub fn noise_explorer(denoiser: &Network, clean: &Tensor) -> Output {
     let make = || {
         let levels: Vec<f64> = (0..LEVELS)
             .map(|at| at as f64 / (LEVELS - 1) as f64)
@@ -53,7 +49,7 @@ fn of_levels(denoise: &dyn Fn(&Tensor) -> Result<Tensor>, clean: &Tensor) -> Out
             .iter()
             .map(|level| corrupt(clean, &eps, *level))
             .collect();
-        let denoised = denoise(&Tensor::cat(&noisy, 0))?;
+        let denoised = denoiser.predict(&Tensor::cat(&noisy, 0))?;
         let denoised = denoised.chunk(LEVELS as i64, 0);
         let mut captions = Vec::with_capacity(LEVELS);
         for (noisy, denoised) in noisy.iter().zip(&denoised) {

@@ -1,4 +1,4 @@
-//! The layers that the lesson's networks are made of, and how they are applied.
+//! The layers that a U-Net is made of, and how they are applied.
 //!
 //! How weights are laid out, in memory and in checkpoints:
 //! - A convolution's `kernel` is `(out, height, width, in)`, as images are with their channels last. Keras's
@@ -12,8 +12,11 @@ use ops::Activation;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::check_images;
-use crate::model::Layer;
+use crate::network::NamedLayer;
 use crate::rng::Rng;
+
+/// Added to the variance by a normalisation, as PyTorch does.
+const EPSILON: f64 = 1e-5;
 
 /// A 3x3 convolution with "same" padding and stride 1, on images of `side` pixels.
 pub(crate) fn convolutional(
@@ -23,29 +26,29 @@ pub(crate) fn convolutional(
     side: i64,
     from: i64,
     to: i64,
-) -> Layer {
+) -> NamedLayer {
     let kernel = glorot(rng, 9 * from, 9 * to, &[to, 3, 3, from]);
     let weights = vec![("kernel", kernel), ("bias", zeros(to))];
-    Layer::new(name, kind, &[side, side, to], weights)
+    NamedLayer::new(name, kind, &[side, side, to], weights)
 }
 
-pub(crate) fn dense(rng: &mut Rng, name: &str, from: i64, to: i64) -> Layer {
+pub(crate) fn dense(rng: &mut Rng, name: &str, from: i64, to: i64) -> NamedLayer {
     let kernel = glorot(rng, from, to, &[to, from]);
     let weights = vec![("kernel", kernel), ("bias", zeros(to))];
-    Layer::new(name, "Dense", &[to], weights)
+    NamedLayer::new(name, "Dense", &[to], weights)
 }
 
 /// A group normalisation with `gamma` 1 and `beta` 0: it normalises, and no more.
-pub(crate) fn norm(name: &str, side: i64, channels: i64) -> Layer {
+pub(crate) fn norm(name: &str, side: i64, channels: i64) -> NamedLayer {
     let ones = Tensor::ones([channels], (Kind::Float, Device::Cpu));
     let weights = vec![("gamma", ones), ("beta", zeros(channels))];
-    Layer::new(name, "GroupNorm", &[side, side, channels], weights)
+    NamedLayer::new(name, "GroupNorm", &[side, side, channels], weights)
 }
 
 /// A row of numbers for each class.
-pub(crate) fn embedding(rng: &mut Rng, name: &str, classes: i64, to: i64) -> Layer {
+pub(crate) fn embedding(rng: &mut Rng, name: &str, classes: i64, to: i64) -> NamedLayer {
     let table = rng.normal(&[classes, to]);
-    Layer::new(name, "Embedding", &[to], vec![("table", table)])
+    NamedLayer::new(name, "Embedding", &[to], vec![("table", table)])
 }
 
 fn glorot(rng: &mut Rng, fan_in: i64, fan_out: i64, shape: &[i64]) -> Tensor {
@@ -57,7 +60,7 @@ fn zeros(size: i64) -> Tensor {
 }
 
 /// A layer whose weights are all zero.
-pub(crate) fn zero_initialised(mut layer: Layer) -> Layer {
+pub(crate) fn zero_initialised(mut layer: NamedLayer) -> NamedLayer {
     tch::no_grad(|| {
         for (_, weight) in &mut layer.weights {
             let _ = weight.zero_();
@@ -67,19 +70,19 @@ pub(crate) fn zero_initialised(mut layer: Layer) -> Layer {
 }
 
 /// Applies a [`convolutional`] layer.
-pub(crate) fn convolve(x: &Tensor, layer: &Layer, activation: Activation) -> Tensor {
+pub(crate) fn convolve(x: &Tensor, layer: &NamedLayer, activation: Activation) -> Tensor {
     let (kernel, bias) = both_weights(x, layer);
     fitting(ops::conv3x3(x, &kernel, &bias, activation), layer)
 }
 
 /// Applies a [`norm`] layer and SiLU, to images whose channels are shifted first.
-pub(crate) fn norm_silu(x: &Tensor, shift: &Tensor, layer: &Layer) -> Tensor {
+pub(crate) fn norm_silu(x: &Tensor, shift: &Tensor, layer: &NamedLayer) -> Tensor {
     let (gamma, beta) = both_weights(x, layer);
-    fitting(ops::norm_silu(x, shift, &gamma, &beta), layer)
+    fitting(ops::norm_silu(x, shift, &gamma, &beta, EPSILON), layer)
 }
 
 /// Applies a [`dense`] layer.
-pub(crate) fn linear(x: &Tensor, layer: &Layer) -> Tensor {
+pub(crate) fn linear(x: &Tensor, layer: &NamedLayer) -> Tensor {
     let (kernel, bias) = both_weights(x, layer);
     fitting(ops::linear(x, &kernel, &bias), layer)
 }
@@ -89,12 +92,12 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer) -> Tensor {
     clippy::panic,
     reason = "`forward` returns a tensor, as libtorch's operations do"
 )]
-fn fitting(output: Result<Tensor>, layer: &Layer) -> Tensor {
+fn fitting(output: Result<Tensor>, layer: &NamedLayer) -> Tensor {
     output.unwrap_or_else(|error| panic!("the layer {}: {error:#}", layer.name))
 }
 
 /// A layer's two weights in the kind of its input.
-fn both_weights(x: &Tensor, layer: &Layer) -> (Tensor, Tensor) {
+fn both_weights(x: &Tensor, layer: &NamedLayer) -> (Tensor, Tensor) {
     let [(_, first), (_, second)] = &layer.weights[..] else {
         unreachable!("convolutional, dense and normalising layers are built with two weights")
     };

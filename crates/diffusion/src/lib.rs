@@ -1,9 +1,9 @@
 //! The support crate of the lesson "diffusion models, live, in Rust".
 //!
-//! Data flows one way through the modules: [`data`], [`noise`] and [`schedule`] make tensors; [`cnn`],
-//! [`unet`], [`denoiser`] and [`classifier`] are [`model`]s; [`train`] trains them; [`sample`] generates new
-//! images; [`metrics`], [`scores`] and [`classical`] measure how good the results are; [`explore`] has the lesson's sliders, [`exercise`]
-//! checks exercises.
+//! Data flows one way through the modules: [`data`], [`noise`], [`pairs`] and [`schedule`] make tensors; [`objective`] has
+//! optimizers and losses; [`network`], [`unet`] and [`denoiser`] are the networks; [`train`] trains them; [`sample`]
+//! generates new images; [`metrics`], [`scores`] and [`classical`] measure how good the results are; [`explore`] has the
+//! lesson's sliders, [`exercise`] checks exercises.
 //! [`rng`] is the source of all randomness. Two crates lie below this one: [`ops`] has fast operations, [`figures`]
 //! draws and shows.
 //!
@@ -28,16 +28,16 @@
 #![forbid(unsafe_code)]
 
 pub mod classical;
-pub mod classifier;
-pub mod cnn;
 pub mod data;
 pub mod denoiser;
 pub mod exercise;
 pub mod explore;
 mod layers;
 pub mod metrics;
-pub mod model;
+pub mod network;
 pub mod noise;
+pub mod objective;
+pub mod pairs;
 pub mod rng;
 pub mod sample;
 pub mod schedule;
@@ -49,15 +49,18 @@ pub mod unet;
 /// Everything a notebook cell needs: `use diffusion::prelude::*;`.
 pub mod prelude {
     pub use crate::classical::{gaussian_filter, median_filter};
-    pub use crate::classifier::{Classifier, ClassifierConfig};
-    pub use crate::cnn::{Cnn, CnnConfig, Initialisation};
     pub use crate::data::{Mnist, Split, pixels};
-    pub use crate::denoiser::{Denoiser, UnetDenoiser};
+    pub use crate::denoiser::UnetDenoiser;
     pub use crate::exercise::check;
     pub use crate::explore::{diffusion_explorer, guidance_explorer, noise_explorer};
     pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr, score, ssim};
-    pub use crate::model::{Forward, Layer, Model, Summary};
+    pub use crate::network::{
+        Initialisation, Layer, NamedLayer, Network, Summary, conv2d, conv2d_transpose, dense,
+        digit_classifier, flatten, group_norm, lesson_cnn, max_pooling2d, reshape, up_sampling2d,
+    };
     pub use crate::noise::add_noise;
+    pub use crate::objective::{Adam, Loss, Optimizer, Sgd};
+    pub use crate::pairs::Pairs;
     pub use crate::rng::seed;
     pub use crate::sample::{
         Sampler, Samples, Steps, balanced_classes, denoise_from, inpaint, sample, sample_from,
@@ -65,13 +68,12 @@ pub mod prelude {
     };
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{
-        GenerationScores, Reference, class_accuracy, diversity, frechet_distance, frechet_floor,
-        nearest,
+        GenerationScores, Reference, class_accuracy, diversity, features, frechet_distance,
+        frechet_floor, nearest,
     };
     pub use crate::train::{
-        Classification, FitConfig, History, Keep, LearningRateSchedule, Noise, NoisePrediction,
-        PrintLines, Training, digits_drawn, fit, fit_in_background, fit_with,
-        fit_with_in_background, resume,
+        Fit, History, Keep, LearningRateSchedule, NoisePrediction, PrintLines, Training,
+        digits_drawn, fit_with, fit_with_in_background, resume,
     };
     pub use crate::unet::{Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};

@@ -1,6 +1,6 @@
 //! How good generated images are: do they show the class of their label, are they as diverse as real ones, are they new?
 //!
-//! A [`Classifier`] and its features measure all three, because pixels say little: a 7 moved by
+//! A classifier and its features measure all three, because pixels say little: a 7 moved by
 //! one pixel is another picture to them. Statistics are in `float64`.
 
 mod frechet;
@@ -9,11 +9,11 @@ mod neighbours;
 use anyhow::{Result, ensure};
 use figures::{Output, table_with_bold, thousands};
 use ndarray::{Array1, Array2, ArrayView1};
+use ops::Precision;
 use tch::{Kind, Tensor};
 
-use crate::classifier::Classifier;
 use crate::data::Split;
-use crate::model::Model;
+use crate::network::Network;
 use frechet::features_of;
 pub use frechet::{evenly_chosen, frechet_distance, frechet_floor};
 pub use neighbours::{copies, copy_limit, nearest};
@@ -27,9 +27,32 @@ const SEARCHED: usize = 1_000;
 ///
 /// # Errors
 /// No images, another number of labels, or images of another shape.
-pub fn class_accuracy(classifier: &Classifier, images: &Tensor, labels: &[i64]) -> Result<f64> {
+pub fn class_accuracy(classifier: &Network, images: &Tensor, labels: &[i64]) -> Result<f64> {
     check_labels(images, labels)?;
-    Ok(accuracy(&classifier.classify(images)?, labels))
+    Ok(accuracy(&classes_of(classifier, images)?, labels))
+}
+
+/// The class that the classifier gives the highest probability, `(N,)`. In `float32`, as all that is measured.
+fn classes_of(classifier: &Network, images: &Tensor) -> Result<Tensor> {
+    let probabilities = classifier.predict_in(Precision::Float32, images)?;
+    Ok(probabilities.argmax(-1, false))
+}
+
+/// The features of images, `(N, 128)`: what the classifier's layer `dense` puts out. Images of the same digit lie near each
+/// other there, whatever their pixels.
+///
+/// # Errors
+/// A network without a layer `dense`, or images that it does not take.
+pub fn features(classifier: &Network, images: &Tensor) -> Result<Array2<f64>> {
+    let features = classifier
+        .up_to("dense")?
+        .predict_in(Precision::Float32, images)?;
+    let (rows, columns) = features.size2()?;
+    let values = Vec::<f64>::try_from(features.to_kind(Kind::Double).contiguous().view(-1))?;
+    Ok(Array2::from_shape_vec(
+        (rows as usize, columns as usize),
+        values,
+    )?)
 }
 
 fn check_labels(images: &Tensor, labels: &[i64]) -> Result<()> {
@@ -53,13 +76,13 @@ fn accuracy(classes: &Tensor, labels: &[i64]) -> f64 {
 /// # Errors
 /// As [`class_accuracy`], or no class with at least two images in both.
 pub fn diversity(
-    classifier: &Classifier,
+    classifier: &Network,
     images: &Tensor,
     labels: &[i64],
     real: &Split,
 ) -> Result<f64> {
     check_labels(images, labels)?;
-    let ours = deviation_within(&classifier.features(images)?, labels)?;
+    let ours = deviation_within(&features(classifier, images)?, labels)?;
     let real = evenly_chosen(real, labels.len().min(real.len() / 2), 0)?;
     let theirs = deviation_within(&features_of(classifier, &real)?, &real.labels(real.len())?)?;
     Ok(ours / theirs)
@@ -113,7 +136,7 @@ pub struct GenerationScores {
 /// Real images, and their features, that generated images are compared with: computed once for many evaluations.
 #[derive(Debug)]
 pub struct Reference {
-    classifier: Classifier,
+    classifier: Network,
     train: Split,
     features: Array2<f64>,
     deviation: f64,
@@ -131,7 +154,7 @@ impl Reference {
     /// # Errors
     /// When `unseen` does not have twice as many images, `count` is below 2, or no class has two of the compared images.
     pub fn new(
-        classifier: &Classifier,
+        classifier: &Network,
         train: &Split,
         unseen: &Split,
         count: usize,
@@ -164,7 +187,8 @@ impl Reference {
             labels.len(),
             labels.len()
         );
-        let (features, classes) = self.classifier.features_and_classes(images)?;
+        let features = features(&self.classifier, images)?;
+        let classes = classes_of(&self.classifier, images)?;
         let searched = images.narrow(0, 0, count.min(SEARCHED) as i64);
         Ok(GenerationScores {
             images: count,

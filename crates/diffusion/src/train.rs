@@ -1,6 +1,5 @@
-//! Training: one loop, for any model and any objective.
+//! Training: one loop, for every network and objective.
 
-mod adam;
 mod background;
 mod config;
 mod fit;
@@ -9,17 +8,19 @@ mod moving_average;
 mod noise_prediction;
 mod objective;
 mod observer;
+mod optimizing;
 mod panel;
 mod plan;
 mod run;
 mod state;
+mod trainable;
 mod worker;
 
-pub use background::{Training, digits_drawn, fit_in_background, fit_with_in_background};
-pub use config::{FitConfig, Keep, LearningRateSchedule, Noise};
-pub use fit::{fit, fit_with, resume};
+pub use background::{Training, digits_drawn, fit_with_in_background};
+pub use config::{Fit, Keep, LearningRateSchedule};
+pub use fit::{fit_with, resume};
 pub use history::{Epoch, History};
 pub use noise_prediction::NoisePrediction;
-pub use objective::{Classification, Denoising, Measures, Objective, Validation};
+pub use objective::{Measures, Objective, Supervised, Validation};
 pub use observer::{Observer, PrintLines};
 pub use plan::Plan;

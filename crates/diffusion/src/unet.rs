@@ -8,7 +8,9 @@
 //! nothing is computed at 28x28, the most expensive size. And the number of channels is always a multiple of
 //! sixteen, which fills the vectors of the operations in [`ops`].
 
-use anyhow::{Result, ensure};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
 use ops::Activation;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -18,7 +20,7 @@ use crate::layers::{
     assert_images, convolutional, convolve, dense, embedding, linear, norm, norm_silu,
     zero_initialised,
 };
-use crate::model::{Layer, Model, parsed};
+use crate::network::{Checkpoint, NamedLayer, Summary, save_layers, trained};
 use crate::rng::Rng;
 
 /// How many classes there are; the class after the last one stands for "no class".
@@ -29,6 +31,9 @@ const SINUSOIDS: i64 = 64;
 const LONGEST_PERIOD: f64 = 10_000.0;
 /// Channels of the four neighbours that one pixel is made of.
 const NEIGHBOURS: i64 = 4;
+
+/// What its files call it.
+const KIND: &str = "unet";
 
 /// Settings of a [`Unet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +55,7 @@ impl Default for UnetConfig {
 #[derive(Debug)]
 pub struct Unet {
     config: UnetConfig,
-    layers: Vec<Layer>,
+    layers: Vec<NamedLayer>,
 }
 
 impl Unet {
@@ -68,11 +73,11 @@ impl Unet {
         let (large, small) = (SIDE / 2, SIDE / 4);
         let (wide, embedded) = (2 * width, 2 * width);
         let mut layers = vec![
-            Layer::new("image", "InputLayer", &[SIDE, SIDE, 1], vec![]),
+            NamedLayer::new("image", "InputLayer", &[SIDE, SIDE, 1], vec![]),
             dense(rng, "time", SINUSOIDS, embedded),
             dense(rng, "time_1", embedded, embedded),
             embedding(rng, "class", CLASSES + 1, embedded),
-            Layer::new(
+            NamedLayer::new(
                 "to_channels",
                 "SpaceToDepth",
                 &[large, large, NEIGHBOURS],
@@ -93,7 +98,7 @@ impl Unet {
         layers.push(zero_initialised(convolutional(
             rng, "last", "Conv2D", large, width, NEIGHBOURS,
         )));
-        layers.push(Layer::new(
+        layers.push(NamedLayer::new(
             "to_pixels",
             "DepthToSpace",
             &[SIDE, SIDE, 1],
@@ -156,7 +161,7 @@ impl Unet {
         }
     }
 
-    fn layer(&self, name: &str) -> &Layer {
+    fn layer(&self, name: &str) -> &NamedLayer {
         let found = self.layers.iter().find(|layer| layer.name == name);
         found.unwrap_or_else(|| unreachable!("`new` builds a layer {name}"))
     }
@@ -165,32 +170,89 @@ impl Unet {
     pub fn config(&self) -> &UnetConfig {
         &self.config
     }
-}
 
-impl Model for Unet {
-    const KIND: &'static str = "unet";
-
-    fn settings(&self) -> Result<String> {
-        Ok(serde_json::to_string(self.config())?)
-    }
-
-    fn with_settings(settings: &str) -> Result<Unet> {
-        Unet::new(parsed(settings)?)
-    }
-
-    fn layers(&self) -> &[Layer] {
+    /// The layers, from input to output.
+    pub fn layers(&self) -> &[NamedLayer] {
         &self.layers
     }
 
-    fn layers_mut(&mut self) -> &mut [Layer] {
+    pub(crate) fn layers_mut(&mut self) -> &mut [NamedLayer] {
         &mut self.layers
     }
 
-    fn map_layers(&self, change: &dyn Fn(&Layer) -> Layer) -> Unet {
+    /// The table of layers that Keras prints: shown as the last value of a cell.
+    pub fn summary(&self) -> Summary {
+        Summary::of(&self.layers)
+    }
+
+    /// The same network with weights in another kind, to compute in it; in the same kind the two share their weights'
+    /// memory.
+    pub(crate) fn replica(&self, kind: Kind) -> Unet {
         Unet {
             config: self.config.clone(),
-            layers: self.layers.iter().map(change).collect(),
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.in_kind(kind))
+                .collect(),
         }
+    }
+
+    /// Its settings as JSON.
+    pub(crate) fn description(&self) -> Result<String> {
+        Ok(serde_json::to_string(&self.config)?)
+    }
+
+    /// Saves the weights and the settings to a safetensors file, an older one as a whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_as(KIND, path.as_ref(), Kind::Float)
+    }
+
+    /// Saves as [`save`](Unet::save) does, at half the size: weights are rounded to `float16`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_as(KIND, path.as_ref(), Kind::Half)
+    }
+
+    pub(crate) fn save_as(&self, what: &str, path: &Path, kind: Kind) -> Result<()> {
+        save_layers(&self.layers, what, self.description()?, path, kind)
+    }
+
+    /// The network of a file that [`save`](Unet::save) wrote.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is truncated or not safetensors, belongs to another kind of network, or whose tensors are
+    /// missing, extra or of another shape.
+    pub fn load(path: impl AsRef<Path>) -> Result<Unet> {
+        Unet::load_as(KIND, path.as_ref())
+    }
+
+    pub(crate) fn load_as(what: &str, path: &Path) -> Result<Unet> {
+        let file = Checkpoint::read(what, path)?;
+        let built = || -> Result<Unet> {
+            let settings = file.settings()?;
+            let config = serde_json::from_str(settings)
+                .with_context(|| format!("its settings {settings} are not a U-Net's"))?;
+            Unet::new(config)
+        };
+        let mut unet = built().map_err(|error| file.refused(error))?;
+        file.load_into(&mut unet.layers)?;
+        Ok(unet)
+    }
+
+    /// The trained network: what an earlier notebook saved in `saved/`, else the weights that come with the lesson, in
+    /// `weights/`, both beside the notebook. Says which one it was; a saved file that cannot be loaded is skipped with a
+    /// line that says why.
+    ///
+    /// # Errors
+    /// When there is neither, or the lesson's own cannot be loaded.
+    pub fn trained() -> Result<Unet> {
+        trained(KIND, &|path| Unet::load(path))
     }
 }
 
@@ -202,7 +264,7 @@ fn residual_block(
     from: i64,
     to: i64,
     embedded: i64,
-) -> Vec<Layer> {
+) -> Vec<NamedLayer> {
     let named = |part: &str| format!("{name}_{part}");
     let mut layers = vec![
         norm(&named("norm"), side, from),
@@ -236,7 +298,7 @@ fn sinusoidal_embedding(timesteps: &Tensor, kind: Kind) -> Tensor {
 }
 
 /// The table's row of each image's class.
-fn class_embedding(classes: &Tensor, layer: &Layer, kind: Kind) -> Tensor {
+fn class_embedding(classes: &Tensor, layer: &NamedLayer, kind: Kind) -> Tensor {
     let [(_, table)] = &layer.weights[..] else {
         unreachable!("an embedding is built with a table")
     };

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use diffusion::prelude::*;
-use diffusion::train::{Epoch, Observer, Plan};
+use diffusion::train::{Epoch, Observer, Plan, Supervised};
 use tch::Device;
 
 fn few(n: usize) -> Split {
@@ -19,9 +19,9 @@ fn small() -> Unet {
     .unwrap()
 }
 
-fn weights(model: &impl Model) -> Vec<Tensor> {
-    let layers = model.layers().iter().flat_map(|layer| &layer.weights);
-    layers.map(|(_, weight)| weight.copy()).collect()
+fn weights(layers: &[NamedLayer]) -> Vec<Tensor> {
+    let weights = layers.iter().flat_map(|layer| &layer.weights);
+    weights.map(|(_, weight)| weight.copy()).collect()
 }
 
 #[test]
@@ -49,14 +49,14 @@ fn the_unet_has_the_parameters_and_the_shapes_it_says() {
 
 fn learning(unet: &mut Unet, precision: Precision) -> History {
     let schedule = Schedule::cosine(1000).unwrap();
-    let config = FitConfig {
+    let config = Fit {
         epochs: 3,
         batch_size: 64,
         validation: 200,
         moving_average: Some(0.9),
         precision,
         quiet: true,
-        ..FitConfig::default()
+        ..Fit::default()
     };
     let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
     fit_with(unet, &few(2_000), &objective, &config, &mut ()).unwrap()
@@ -109,7 +109,7 @@ fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
         ("float32", Precision::Float32, Keep::Last),
         ("mixed", Precision::Mixed, Keep::Best),
     ] {
-        let config = |checkpoint: bool| FitConfig {
+        let config = |checkpoint: bool| Fit {
             epochs: 3,
             batch_size: 50,
             validation: 60,
@@ -119,7 +119,7 @@ fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
             precision,
             checkpoint: checkpoint.then(|| folder.path().join(name)),
             quiet: true,
-            ..FitConfig::default()
+            ..Fit::default()
         };
         let objective = NoisePrediction::of(&config(false), &schedule, 0.1).unwrap();
         let mut unbroken = small();
@@ -136,14 +136,22 @@ fn a_training_that_was_interrupted_ends_as_an_unbroken_one() {
         assert!(part.stopped && part.epochs.len() == 1);
         let mut resumed = small();
         let history = resume(&mut resumed, &split, &objective, &config(true), &mut ()).unwrap();
-        assert_eq!(weights(&resumed), weights(&unbroken), "{name}");
+        assert_eq!(
+            weights(resumed.layers()),
+            weights(unbroken.layers()),
+            "{name}"
+        );
         assert_eq!(history.batch_losses, whole.batch_losses);
         assert_eq!(history.epochs.len(), 3);
         assert!(!history.stopped);
         // Once more, when all is done: nothing is left to do, and the result is the same.
         let mut again = small();
         resume(&mut again, &split, &objective, &config(true), &mut ()).unwrap();
-        assert_eq!(weights(&again), weights(&unbroken), "{name}");
+        assert_eq!(
+            weights(again.layers()),
+            weights(unbroken.layers()),
+            "{name}"
+        );
     }
 }
 
@@ -164,13 +172,13 @@ fn a_training_that_ended_within_its_first_epoch_can_be_gone_on_with_but_not_be_l
     let split = few(200);
     let folder = tempfile::tempdir().unwrap();
     let schedule = Schedule::cosine(100).unwrap();
-    let config = |checkpoint: bool| FitConfig {
+    let config = |checkpoint: bool| Fit {
         epochs: 2,
         batch_size: 50,
         validation: 50,
         checkpoint: checkpoint.then(|| folder.path().join("run")),
         quiet: true,
-        ..FitConfig::default()
+        ..Fit::default()
     };
     let objective = NoisePrediction::of(&config(false), &schedule, 0.1).unwrap();
     let mut unbroken = small();
@@ -187,7 +195,7 @@ fn a_training_that_ended_within_its_first_epoch_can_be_gone_on_with_but_not_be_l
     );
     let mut resumed = small();
     resume(&mut resumed, &split, &objective, &config(true), &mut ()).unwrap();
-    assert_eq!(weights(&resumed), weights(&unbroken));
+    assert_eq!(weights(resumed.layers()), weights(unbroken.layers()));
 }
 
 #[test]
@@ -197,22 +205,27 @@ fn the_unet_learns_to_denoise_in_one_step_as_the_cnn_does() {
         ..UnetConfig::default()
     })
     .unwrap();
-    let config = FitConfig {
+    let config = Fit {
         epochs: 2,
         batch_size: 32,
         validation: 0,
         quiet: true,
-        ..FitConfig::default()
+        ..Fit::default()
     };
-    fit(&mut unet, &few(3_000), &config).unwrap();
+    let split = few(3_000);
+    let pairs = split.noisy(0.5).unwrap();
+    let (adam, precision) = (Adam::new(0.001), config.precision);
+    let objective = Supervised::of(&pairs, adam, Loss::BinaryCrossEntropy, precision).unwrap();
+    fit_with(&mut unet, &split, &objective, &config, &mut ()).unwrap();
     let test = Mnist::load().unwrap().test.first(500).unwrap();
     let noisy = score(&test, 0.5, |noisy| Ok(noisy.shallow_clone())).unwrap();
-    let denoised = score(&test, 0.5, |noisy| unet.denoise(noisy)).unwrap();
+    let denoised = score(&test, 0.5, |noisy| unet.predict(noisy)).unwrap();
     assert!(denoised.psnr > noisy.psnr + 6.0, "{denoised:?}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("denoiser.safetensors");
     unet.save(&path).unwrap();
-    assert_eq!(weights(&UnetDenoiser::load(&path).unwrap()), weights(&unet));
+    let loaded = UnetDenoiser::load(&path).unwrap();
+    assert_eq!(weights(loaded.layers()), weights(unet.layers()));
     // The same layers, but another task.
     let error = format!("{:#}", Unet::load(&path).unwrap_err());
     assert!(error.contains("expected \"unet\""), "{error}");
@@ -235,34 +248,31 @@ fn a_checkpoint_that_is_not_this_trainings_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let schedule = Schedule::cosine(100).unwrap();
     let path = folder.path().join("run.safetensors");
-    let config = FitConfig {
+    let config = Fit {
         epochs: 1,
         batch_size: 50,
         validation: 50,
         checkpoint: Some(path.clone()),
         quiet: true,
-        ..FitConfig::default()
+        ..Fit::default()
     };
     let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
-    let go_on = |config: &FitConfig| {
+    let go_on_with = |objective: &NoisePrediction, config: &Fit| {
         let mut unet = small();
-        let before = weights(&unet);
-        let error = resume(&mut unet, &split, &objective, config, &mut ()).unwrap_err();
-        assert_eq!(weights(&unet), before);
+        let before = weights(unet.layers());
+        let error = resume(&mut unet, &split, objective, config, &mut ()).unwrap_err();
+        assert_eq!(weights(unet.layers()), before);
         format!("{error:#}")
     };
+    let go_on = |config: &Fit| go_on_with(&objective, config);
     assert!(go_on(&config).contains("cannot read the checkpoint"));
-    let without = FitConfig {
+    let without = Fit {
         checkpoint: None,
         ..config.clone()
     };
     assert!(go_on(&without).contains("name no `checkpoint`"));
     fit_with(&mut small(), &split, &objective, &config, &mut ()).unwrap();
-    let other = FitConfig {
-        learning_rate: 0.5,
-        ..config.clone()
-    };
-    let error = go_on(&other);
+    let error = go_on_with(&objective.clone().with(Adam::new(0.5)), &config);
     assert!(
         error.contains("another training") && error.contains("learning_rate: 0.5"),
         "{error}"
@@ -278,46 +288,54 @@ fn a_checkpoint_that_is_not_this_trainings_is_refused() {
 fn weights_of_another_architecture_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
-    Cnn::new(CnnConfig::default()).save(&path).unwrap();
+    let cnn = Network::new([28, 28, 1], lesson_cnn()).unwrap();
+    cnn.save(&path).unwrap();
     let error = format!("{:#}", Unet::load(&path).unwrap_err());
     assert!(
-        error.contains("holds a model of kind \"cnn\"; expected \"unet\""),
+        error.contains("holds a network of kind \"network\"; expected \"unet\""),
         "{error}"
     );
     let path = folder.path().join("unet.safetensors");
     small().save(&path).unwrap();
-    let mut large = Unet::new(UnetConfig::default()).unwrap();
-    let error = format!("{:#}", large.load_weights(&path).unwrap_err());
+    assert_eq!(
+        weights(Unet::load(&path).unwrap().layers()),
+        weights(small().layers())
+    );
+    // The same weights in a file that promises another width.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (narrow, wide) = (br#"\"width\":16"#, br#"\"width\":32"#);
+    let at = bytes.windows(narrow.len()).position(|part| part == narrow);
+    bytes[at.unwrap()..][..wide.len()].copy_from_slice(wide);
+    std::fs::write(&path, bytes).unwrap();
+    let error = format!("{:#}", Unet::load(&path).unwrap_err());
     assert!(error.contains("has shape"), "{error}");
-    assert_eq!(weights(&Unet::load(&path).unwrap()), weights(&small()));
 }
 
 #[test]
 fn the_classifier_learns_to_read() {
     let mnist = Mnist::load().unwrap();
-    let mut classifier = Classifier::new(ClassifierConfig::default());
-    let config = FitConfig {
+    let mut classifier = Network::new([28, 28, 1], digit_classifier()).unwrap();
+    classifier.compile(Adam::new(0.001), Loss::CrossEntropy);
+    let config = Fit {
         validation: 500,
         quiet: true,
-        ..FitConfig::default()
+        ..Fit::default()
     };
-    let objective = Classification::of(&config);
-    let history = fit_with(&mut classifier, &few(6_500), &objective, &config, &mut ()).unwrap();
+    let history = classifier.fit(&few(6_500).labelled(), &config).unwrap();
     let images = mnist.test.images(2_000).unwrap();
     let labels = mnist.test.labels(2_000).unwrap();
     let accuracy = class_accuracy(&classifier, &images, &labels).unwrap();
     assert!(accuracy > 0.85, "{accuracy}");
     assert!(history.to_string().contains("% accuracy"), "{history}");
-    assert_eq!(classifier.features(&images).unwrap().dim(), (2_000, 128));
-    let certainty =
-        classifier
-            .probabilities(&images)
-            .unwrap()
-            .sum_dim_intlist(1i64, false, Kind::Float);
+    assert_eq!(features(&classifier, &images).unwrap().dim(), (2_000, 128));
+    let certainty = classifier
+        .predict(&images)
+        .unwrap()
+        .sum_dim_intlist(1i64, false, Kind::Float);
     assert!((certainty - 1.0).abs().max().double_value(&[]) < 1e-5);
     assert!(
         classifier
-            .classify(&Tensor::zeros([1, 28, 28], (Kind::Float, Device::Cpu)))
+            .predict(&Tensor::zeros([1, 28, 28], (Kind::Float, Device::Cpu)))
             .is_err()
     );
 }
@@ -326,10 +344,10 @@ fn the_classifier_learns_to_read() {
 fn settings_that_make_no_sense_are_named() {
     let split = few(100);
     let schedule = Schedule::cosine(10).unwrap();
-    let config = FitConfig {
+    let config = Fit {
         validation: 10,
         quiet: true,
-        ..FitConfig::default()
+        ..Fit::default()
     };
     for dropout in [-0.1, 1.5, f64::NAN] {
         let error = NoisePrediction::of(&config, &schedule, dropout).unwrap_err();
@@ -342,7 +360,7 @@ fn settings_that_make_no_sense_are_named() {
     }
     let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
     for average in [1.0, -0.5, f64::NAN] {
-        let config = FitConfig {
+        let config = Fit {
             moving_average: Some(average),
             ..config.clone()
         };

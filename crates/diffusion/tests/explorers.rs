@@ -60,7 +60,7 @@ fn check_shape(data: &serde_json::Value, frames: usize, rows: &[&str]) {
 #[test]
 fn a_noise_explorer_has_a_picture_and_scores_for_every_level() {
     seed(1);
-    let cnn = Cnn::new(CnnConfig::default());
+    let cnn = Network::new([28, 28, 1], lesson_cnn()).unwrap().seeded(26);
     let explorer = noise_explorer(&cnn, &digits(10));
     let data = data(&explorer);
     check_shape(&data, 21, &["original", "noisy", "denoised"]);
@@ -107,11 +107,11 @@ fn a_guidance_explorer_has_a_frame_for_each_class_and_strength() {
 
 #[test]
 fn what_cannot_be_explored_says_why() {
-    let cnn = Cnn::new(CnnConfig::default());
+    let cnn = Network::new([28, 28, 1], lesson_cnn()).unwrap().seeded(26);
     let flat = Tensor::zeros([2, 784], (Kind::Float, Device::Cpu));
     let error = noise_explorer(&cnn, &flat).html().unwrap_err().to_string();
     assert!(
-        error.contains("(N, 1, 28, 28); these have [42, 784]"),
+        error.contains("(N, 1, 28, 28); this one has [42, 784]"),
         "{error}"
     );
     let schedule = Schedule::cosine(100).unwrap();

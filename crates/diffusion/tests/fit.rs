@@ -5,14 +5,30 @@ use std::ops::ControlFlow;
 use std::sync::Mutex;
 
 use diffusion::prelude::*;
-use diffusion::train::{Measures, Objective, Observer, Plan, Validation, fit_with};
+use diffusion::train::{Measures, Objective, Observer, Plan, Validation};
 
 /// The first images of the test split: small enough to train on in a test.
 fn few(n: usize) -> Split {
     Mnist::load().unwrap().test.first(n).unwrap()
 }
 
-fn weights(cnn: &Cnn) -> Vec<Tensor> {
+/// Pairs of the first images.
+fn pairs(n: usize) -> Pairs {
+    few(n).noisy(0.5).unwrap()
+}
+
+/// The lesson's network, compiled with this step size.
+fn stepping(learning_rate: f64) -> Network {
+    let mut cnn = Network::new([28, 28, 1], lesson_cnn()).unwrap().seeded(26);
+    cnn.compile(Adam::new(learning_rate), Loss::BinaryCrossEntropy);
+    cnn
+}
+
+fn lesson() -> Network {
+    stepping(0.001)
+}
+
+fn weights(cnn: &Network) -> Vec<Tensor> {
     cnn.trainable_weights()
         .iter()
         .map(|weight| weight.detach().copy())
@@ -21,17 +37,17 @@ fn weights(cnn: &Cnn) -> Vec<Tensor> {
 
 #[test]
 fn training_lowers_the_loss_and_raises_the_psnr() {
-    let mut cnn = Cnn::new(CnnConfig::default());
+    let mut cnn = lesson();
     let split = few(1500);
-    let config = FitConfig {
+    let config = Fit {
         epochs: 2,
         validation: 200,
         batch_size: 50,
         ..Default::default()
     };
-    let before = score(&split, 0.5, |noisy| cnn.denoise(noisy)).unwrap();
-    let history = fit(&mut cnn, &split, &config).unwrap();
-    let after = score(&split, 0.5, |noisy| cnn.denoise(noisy)).unwrap();
+    let before = score(&split, 0.5, |noisy| cnn.predict(noisy)).unwrap();
+    let history = cnn.fit(&split.noisy(0.5).unwrap(), &config).unwrap();
+    let after = score(&split, 0.5, |noisy| cnn.predict(noisy)).unwrap();
     assert_eq!((history.epochs.len(), history.batch_losses.len()), (2, 52));
     let first: f64 = history.batch_losses[..5].iter().sum::<f64>() / 5.0;
     let last: f64 = history.batch_losses[47..].iter().sum::<f64>() / 5.0;
@@ -50,18 +66,18 @@ fn the_same_settings_give_the_same_weights_whatever_else_is_drawn() {
     let split = few(300);
     for precision in [Precision::Float32, Precision::Mixed] {
         let train = |disturb: bool, seed: u64| {
-            let mut cnn = Cnn::new(CnnConfig::default());
+            let mut cnn = lesson();
             if disturb {
                 diffusion::prelude::seed(99);
             }
-            let config = FitConfig {
+            let config = Fit {
                 validation: 100,
                 batch_size: 64,
                 precision,
                 seed,
                 ..Default::default()
             };
-            fit(&mut cnn, &split, &config).unwrap();
+            cnn.fit(&split.noisy(0.5).unwrap(), &config).unwrap();
             weights(&cnn)
         };
         assert_eq!(train(false, 1), train(true, 1));
@@ -72,24 +88,22 @@ fn the_same_settings_give_the_same_weights_whatever_else_is_drawn() {
 #[test]
 fn fixed_noise_repeats_and_fresh_noise_does_not() {
     // With a learning rate of nearly nothing the loss of an epoch depends on the noise alone.
-    let losses = |draw: Noise| {
-        let mut cnn = Cnn::new(CnnConfig::default());
-        let config = FitConfig {
+    let losses = |pairs: Pairs| {
+        let mut cnn = stepping(1e-30);
+        let config = Fit {
             epochs: 2,
             validation: 0,
             batch_size: 100,
-            learning_rate: 1e-30,
             precision: Precision::Float32,
-            draw,
             quiet: true,
             ..Default::default()
         };
-        let history = fit(&mut cnn, &few(100), &config).unwrap();
+        let history = cnn.fit(&pairs, &config).unwrap();
         (history.epochs[0].loss, history.epochs[1].loss)
     };
-    let (first, second) = losses(Noise::Fixed);
+    let (first, second) = losses(pairs(100).fixed());
     assert!((first - second).abs() < 1e-6, "{first} and {second}");
-    let (first, second) = losses(Noise::Fresh);
+    let (first, second) = losses(pairs(100));
     assert!((first - second).abs() > 1e-6, "{first} and {second}");
 }
 
@@ -110,7 +124,7 @@ impl<M> Observer<M> for StopAfter {
 #[derive(Debug)]
 struct Scripted(Mutex<Vec<f64>>);
 
-impl Objective<Cnn> for Scripted {
+impl Objective<Network> for Scripted {
     fn measures(&self) -> Measures {
         Measures {
             loss: "binary cross-entropy",
@@ -118,12 +132,12 @@ impl Objective<Cnn> for Scripted {
         }
     }
 
-    fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
+    fn loss(&self, model: &Network, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
         let images = data.batch(batch)?;
-        binary_cross_entropy(&model.forward(&images), &images)
+        binary_cross_entropy(&model.logits(&images)?, &images)
     }
 
-    fn validate(&self, _: &Cnn, _: &Split, _: &[i64]) -> Result<Validation> {
+    fn validate(&self, _: &Network, _: &Split, _: &[i64]) -> Result<Validation> {
         Ok(Validation {
             loss: self.0.lock().unwrap().remove(0),
             score: Some(0.0),
@@ -135,9 +149,9 @@ impl Objective<Cnn> for Scripted {
 fn the_best_or_the_last_weights_are_kept() {
     let split = few(60);
     let train = |keep: Keep, epochs: usize| {
-        let mut cnn = Cnn::new(CnnConfig::default());
+        let mut cnn = lesson();
         let objective = Scripted(vec![0.5, 0.3, 0.4].into());
-        let config = FitConfig {
+        let config = Fit {
             epochs,
             keep,
             validation: 10,
@@ -157,9 +171,9 @@ fn the_best_or_the_last_weights_are_kept() {
 
 #[test]
 fn an_observer_stops_a_training_after_the_current_batch() {
-    let mut cnn = Cnn::new(CnnConfig::default());
+    let mut cnn = lesson();
     let objective = Scripted(vec![0.5; 9].into());
-    let config = FitConfig {
+    let config = Fit {
         epochs: 3,
         validation: 10,
         batch_size: 25,
@@ -172,142 +186,110 @@ fn an_observer_stops_a_training_after_the_current_batch() {
 
 #[test]
 fn settings_that_make_no_sense_are_named() {
-    let split = few(100);
-    let error = |config: FitConfig| {
-        let mut cnn = Cnn::new(CnnConfig::default());
-        fit(&mut cnn, &split, &config).unwrap_err().to_string()
+    let (split, pairs) = (few(100), pairs(100));
+    let error = |learning_rate: f64, config: &Fit| {
+        let mut cnn = stepping(learning_rate);
+        cnn.fit(&pairs, config).unwrap_err().to_string()
     };
-    let base = FitConfig {
+    let base = Fit {
         validation: 10,
         batch_size: 20,
         ..Default::default()
     };
     let cases = [
         (
-            FitConfig {
+            Fit {
                 epochs: 0,
                 ..base.clone()
             },
             "number of epochs is 0; expected at least 1",
         ),
         (
-            FitConfig {
+            Fit {
                 batch_size: 0,
                 ..base.clone()
             },
             "batch size is 0",
         ),
         (
-            FitConfig {
+            Fit {
                 batch_size: 91,
                 ..base.clone()
             },
             "batch size is 91; expected at most the 90 images",
         ),
         (
-            FitConfig {
+            Fit {
                 threads: 0,
                 ..base.clone()
             },
             "number of threads is 0; expected 1 to ",
         ),
         (
-            FitConfig {
+            Fit {
                 validation: 100,
                 ..base.clone()
             },
             "cannot hold out 100 of 100",
         ),
         (
-            FitConfig {
-                noise: -1.0,
-                ..base.clone()
-            },
-            "noise level is -1",
-        ),
-        (
-            FitConfig {
-                noise: f64::NAN,
-                ..base.clone()
-            },
-            "noise level is NaN",
-        ),
-        (
-            FitConfig {
-                learning_rate: 0.0,
-                ..base.clone()
-            },
-            "learning rate is 0",
-        ),
-        (
-            FitConfig {
-                learning_rate: f64::INFINITY,
-                ..base.clone()
-            },
-            "learning rate is inf",
-        ),
-        (
-            FitConfig {
+            Fit {
                 validation: 0,
                 keep: Keep::Best,
                 ..base.clone()
             },
             "Keep::Best needs held-out images",
         ),
-        (
-            FitConfig {
-                learning_rate: 1e30,
-                ..base
-            },
-            "training has diverged",
-        ),
     ];
     for (config, words) in cases {
-        let error = error(config);
+        let error = error(0.001, &config);
         assert!(error.contains(words), "{words:?} is not in: {error}");
     }
-    let mut infinite = Cnn::new(CnnConfig::default());
-    assert!(score(&split, f64::INFINITY, |noisy| infinite.denoise(noisy)).is_err());
-    let noise = FitConfig {
-        noise: f64::INFINITY,
-        ..Default::default()
-    };
-    assert!(fit(&mut infinite, &split, &noise).is_err());
-    let mut frozen = Cnn::new(CnnConfig::default());
+    let rates = [
+        (0.0, "learning rate is 0;"),
+        (-1.0, "learning rate is -1;"),
+        (f64::NAN, "learning rate is NaN;"),
+        (f64::INFINITY, "learning rate is inf;"),
+        (1e30, "training has diverged"),
+    ];
+    for (rate, words) in rates {
+        let error = error(rate, &base);
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
+    for level in [-1.0, f64::NAN, f64::INFINITY] {
+        let error = split.noisy(level).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("noise level is {level};")),
+            "{error}"
+        );
+    }
+    let cnn = lesson();
+    assert!(score(&split, f64::INFINITY, |noisy| cnn.predict(noisy)).is_err());
+    let mut frozen = lesson();
     frozen.freeze(..).unwrap();
-    let error = fit(
-        &mut frozen,
-        &split,
-        &FitConfig {
-            batch_size: 10,
-            validation: 10,
-            ..Default::default()
-        },
-    )
-    .unwrap_err();
+    let error = frozen.fit(&pairs, &base).unwrap_err();
     assert!(error.to_string().contains("nothing to train"), "{error}");
 }
 
 #[test]
 fn a_training_that_diverges_leaves_the_network_as_it_was() {
-    let mut cnn = Cnn::new(CnnConfig::default());
+    let mut cnn = stepping(1e30);
     let before = weights(&cnn);
-    let config = FitConfig {
-        learning_rate: 1e30,
+    let config = Fit {
         validation: 0,
         batch_size: 20,
         ..Default::default()
     };
-    let error = fit(&mut cnn, &few(100), &config).unwrap_err();
+    let error = cnn.fit(&pairs(100), &config).unwrap_err();
     assert!(error.to_string().contains("diverged"), "{error}");
     assert_eq!(weights(&cnn), before);
 }
 
 #[test]
 fn the_history_reads_as_lines_with_bar_time_and_scores() {
-    let mut cnn = Cnn::new(CnnConfig::default());
+    let mut cnn = lesson();
     let objective = Scripted(vec![0.5, 0.25].into());
-    let config = FitConfig {
+    let config = Fit {
         epochs: 2,
         validation: 10,
         batch_size: 25,
@@ -339,10 +321,10 @@ fn the_history_reads_as_lines_with_bar_time_and_scores() {
 #[test]
 fn threads_share_a_batch_and_change_nothing_but_rounding() {
     // A last batch of one image leaves a worker without a task.
-    let split = few(101);
+    let pairs = pairs(101);
     let train = |threads: usize| {
-        let mut cnn = Cnn::new(CnnConfig::default());
-        let config = FitConfig {
+        let mut cnn = lesson();
+        let config = Fit {
             epochs: 2,
             batch_size: 20,
             validation: 20,
@@ -351,7 +333,7 @@ fn threads_share_a_batch_and_change_nothing_but_rounding() {
             quiet: true,
             ..Default::default()
         };
-        fit(&mut cnn, &split, &config).unwrap()
+        cnn.fit(&pairs, &config).unwrap()
     };
     let alone = train(1);
     let together = train(threads());
@@ -365,11 +347,12 @@ fn threads_share_a_batch_and_change_nothing_but_rounding() {
         assert!((one.score.unwrap() - many.score.unwrap()).abs() < 2e-2);
     }
 }
+
 /// Its loss needs the first half of the network only.
 #[derive(Debug)]
 struct HalfOfIt;
 
-impl Objective<Cnn> for HalfOfIt {
+impl Objective<Network> for HalfOfIt {
     fn measures(&self) -> Measures {
         Measures {
             loss: "mean of the units",
@@ -377,25 +360,28 @@ impl Objective<Cnn> for HalfOfIt {
         }
     }
 
-    fn loss(&self, model: &Cnn, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
-        Ok(model.encode(&data.batch(batch)?)?.mean(Kind::Float))
+    fn loss(&self, model: &Network, data: &Split, batch: &[i64], _: u64) -> Result<Tensor> {
+        Ok(model
+            .up_to("dense")?
+            .forward(&data.batch(batch)?)?
+            .mean(Kind::Float))
     }
 
-    fn validate(&self, _: &Cnn, _: &Split, _: &[i64]) -> Result<Validation> {
+    fn validate(&self, _: &Network, _: &Split, _: &[i64]) -> Result<Validation> {
         bail!("nothing is held out here")
     }
 }
 
 #[test]
 fn a_loss_that_leaves_out_a_trainable_layer_is_an_error_and_frozen_layers_may_be_left_out() {
-    let config = FitConfig {
+    let config = Fit {
         validation: 0,
         batch_size: 10,
         precision: Precision::Float32,
         quiet: true,
         ..Default::default()
     };
-    let mut cnn = Cnn::new(CnnConfig::default());
+    let mut cnn = lesson();
     let before = weights(&cnn);
     let error = fit_with(&mut cnn, &few(20), &HalfOfIt, &config, &mut ()).unwrap_err();
     let error = format!("{error:#}");
@@ -406,5 +392,11 @@ fn a_loss_that_leaves_out_a_trainable_layer_is_an_error_and_frozen_layers_may_be
     );
     assert_eq!(weights(&cnn), before);
     cnn.freeze(5..).unwrap();
-    fit_with(&mut cnn, &few(20), &HalfOfIt, &config, &mut ()).unwrap();
+    for precision in [Precision::Float32, Precision::Mixed] {
+        let config = Fit {
+            precision,
+            ..config.clone()
+        };
+        fit_with(&mut cnn, &few(20), &HalfOfIt, &config, &mut ()).unwrap();
+    }
 }

@@ -6,12 +6,12 @@ use diffusion::scores::{copies, copy_limit, evenly_chosen};
 
 const COUNT: usize = 100;
 
-fn classifier() -> Classifier {
+fn classifier() -> Network {
     let weights = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../notebooks/weights/classifier.safetensors"
     );
-    Classifier::load(weights).unwrap()
+    Network::load(weights).unwrap()
 }
 
 #[test]
@@ -27,9 +27,8 @@ fn a_reference_gives_the_scores_that_single_functions_give() {
     let scores = reference.evaluate(&images, &labels).unwrap();
 
     let real = evenly_chosen(&unseen, COUNT, 0).unwrap();
-    let features = |images: &Tensor| classifier.features(images).unwrap();
-    let distance =
-        frechet_distance(&features(&images), &features(&real.images(COUNT).unwrap())).unwrap();
+    let seen = |images: &Tensor| features(&classifier, images).unwrap();
+    let distance = frechet_distance(&seen(&images), &seen(&real.images(COUNT).unwrap())).unwrap();
     assert_eq!(scores.images, COUNT);
     assert_eq!(
         scores.accuracy,

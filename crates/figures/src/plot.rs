@@ -1,10 +1,12 @@
-//! Pictures made of lines, bars and points.
+//! Pictures made of lines, bars, points and blocks.
 
+mod blocks;
 mod chart;
 mod histogram;
 mod labels;
 mod looks;
 mod scatter;
+mod svg;
 #[cfg(test)]
 mod tests;
 mod ticks;
@@ -16,6 +18,7 @@ use anyhow::{Result, ensure};
 use crate::output::Output;
 use crate::picture::Picture;
 use crate::text::short;
+pub use blocks::{Block, Role, blocks};
 use chart::{Chart, Line, Names};
 pub use histogram::histogram;
 pub use scatter::scatter;

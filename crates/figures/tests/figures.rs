@@ -3,7 +3,8 @@
 
 use base64::Engine;
 use figures::{
-    Output, Pad, Series, animation, curve, grid, histogram, rows, rows_with_captions, scatter,
+    Block, Output, Pad, Series, animation, blocks, curve, grid, histogram, rows,
+    rows_with_captions, scatter,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -80,6 +81,16 @@ fn every_figure_has_a_size_and_an_alt_text() {
             ),
             "a goes from 1.00 to 0.50",
         ),
+        (
+            blocks(
+                "Encoder",
+                &[
+                    Block::image("input", "28x28x1", 784),
+                    Block::flat("dense", "64", 64),
+                ],
+            ),
+            "input with 784, dense with 64",
+        ),
     ];
     for (figure, words) in figures {
         let html = figure.html().unwrap();
@@ -155,6 +166,11 @@ fn what_cannot_be_drawn_says_so() {
             "\"none\" is empty",
         ),
         (curve("c", ("x", "y"), &[]), "nothing to draw"),
+        (blocks("b", &[]), "nothing to draw"),
+        (
+            blocks("b", &[Block::flat("dense", "0", 0)]),
+            "block 0, \"dense\", has size 0; expected",
+        ),
         (
             scatter(&[("narrow", &narrow)]),
             "has shape [784, 1]; expected (N, 2)",

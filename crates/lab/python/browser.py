@@ -239,16 +239,22 @@ def draw(notebook: Notebook, out: Path, seconds: float):
 TRAINING = [
     (":dep diffusion = { path = \"../crates/diffusion\" }\nuse diffusion::prelude::*;", ""),
     (
-        "let few: Split = Mnist::load()?.train.first(2_000)?;\n"
-        "let config: FitConfig = FitConfig { epochs: 240, validation: 500, ..Default::default() };\n"
-        "let training: Training<Cnn> =\n"
-        "    fit_in_background(Cnn::new(CnnConfig::default()), &few, &config, \"saved/watched\")?;",
+        "let pairs: Pairs = Mnist::load()?.train.first(2_000)?.noisy(0.5)?;\n"
+        "let mut cnn: Network = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);\n"
+        "cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);\n"
+        "let fit: Fit = Fit { epochs: 240, validation: 500, ..Fit::default() };\n"
+        "let training: Training<Network> = cnn.fit_in_background(&pairs, &fit, \"saved/watched\")?;",
         "begin",
     ),
     ("training.monitor()", "panel"),
-    ("let (cnn, history): (Cnn, History) = training.wait()?;\nprintln!(\"stopped: {}\", history.stopped);", "end"),
-    ("let again: Training<Cnn> = Training::<Cnn>::resume(\"saved/watched\", &few)?;\nagain.monitor()", "resumed"),
-    ("again.stop();\nlet (cnn, longer): (Cnn, History) = again.wait()?;\nlet kept: bool = longer.epochs[0].loss == history.epochs[0].loss;\nprintln!(\"went on: {}\", kept && longer.epochs.len() + 1 >= history.epochs.len());", "longer"),
+    ("let (cnn, history): (Network, History) = training.wait()?;\nprintln!(\"stopped: {}\", history.stopped);", "end"),
+    (
+        "let (adam, loss): (Adam, Loss) = (Adam::new(0.001), Loss::BinaryCrossEntropy);\n"
+        "let again: Training<Network> = Training::<Network>::resume(\"saved/watched\", adam, loss, &pairs)?;\n"
+        "again.monitor()",
+        "resumed",
+    ),
+    ("again.stop();\nlet (cnn, longer): (Network, History) = again.wait()?;\nlet kept: bool = longer.epochs[0].loss == history.epochs[0].loss;\nprintln!(\"went on: {}\", kept && longer.epochs.len() + 1 >= history.epochs.len());", "longer"),
 ]
 """A notebook that trains in the background: source and tag of each cell."""
 

@@ -18,21 +18,24 @@ pub const GROUP: i64 = 16;
 #[cfg(target_arch = "x86_64")]
 const _: () = assert!(GROUP as usize == LANES, "a group is one vector");
 
-/// Added to the variance, so that a group of equal numbers is not divided by zero.
-const EPSILON: f64 = 1e-5;
-
 /// `silu(gamma · (h - mean) / √(variance + ε) + beta)` of `h = x + shift`, with mean and variance over the pixels
 /// of an image and groups of sixteen channels (Wu & He 2018, eq. 1 and 7; SiLU is `z · sigmoid(z)`,
 /// Hendrycks & Gimpel 2016).
 ///
 /// `x` is `(N, H, W, C)`, channels last, C a multiple of 16; `shift` `(N, C)`; `gamma` and `beta` `(C)`; all
-/// of one kind. The result has the shape and kind of `x`. Gradients flow back to all four. As with
+/// of one kind; `epsilon` (ε) is above 0, 1e-5 in PyTorch and 1e-3 in Keras. The result has the shape and kind of `x`. Gradients flow back to all four. As with
 /// [`conv3x3`](crate::conv3x3), gradients of gradients are not possible, and neither the inputs nor the result may be changed in
 /// place before the backward pass.
 ///
 /// # Errors
 /// Tensors whose shapes or kinds do not fit each other.
-pub fn norm_silu(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+pub fn norm_silu(
+    x: &Tensor,
+    shift: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f64,
+) -> Result<Tensor> {
     let shape = x.size();
     let fits = shape.len() == 4 && shape[3] % GROUP == 0 && shape.iter().all(|&size| size > 0);
     ensure!(
@@ -53,16 +56,16 @@ pub fn norm_silu(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> R
     let implementation = Implementation::selected()?;
     #[cfg(target_arch = "x86_64")]
     if let Some(width) = Width::of(implementation)
-        && let Some(result) = vectorised::norm_silu(width, [x, shift, gamma, beta], EPSILON)?
+        && let Some(result) = vectorised::norm_silu(width, [x, shift, gamma, beta], epsilon)?
     {
         return Ok(result);
     }
     let _ = implementation;
-    Ok(by_libtorch(x, shift, gamma, beta))
+    Ok(by_libtorch(x, shift, gamma, beta, epsilon))
 }
 
 /// The same with libtorch's operations.
-fn by_libtorch(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> Tensor {
+fn by_libtorch(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor, epsilon: f64) -> Tensor {
     let [images, height, width, channels] = [0, 1, 2, 3].map(|dim| x.size()[dim]);
     // Statistics in `float32` at least: 16 bits are too few for a sum of many numbers.
     let wide = match x.kind() {
@@ -74,7 +77,7 @@ fn by_libtorch(x: &Tensor, shift: &Tensor, gamma: &Tensor, beta: &Tensor) -> Ten
     let dims: &[i64] = &[1, 3];
     let centred = &groups - groups.mean_dim(dims, true, wide);
     let variance = centred.square().mean_dim(dims, true, wide);
-    let normal = (centred * (variance + EPSILON).rsqrt())
+    let normal = (centred * (variance + epsilon).rsqrt())
         .view_as(&h)
         .to_kind(x.kind());
     (normal * gamma + beta).silu()
@@ -85,6 +88,8 @@ mod tests {
     use super::*;
     use crate::implementation::tests::in_each_implementation;
     use tch::Device;
+
+    const EPSILON: f64 = 1e-5;
 
     fn random(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, (Kind::Double, Device::Cpu))
@@ -138,11 +143,11 @@ mod tests {
                     .each_ref()
                     .map(|input| input.to_kind(kind).to_kind(Kind::Double));
                 let norm = |x: &_, shift: &_, gamma: &_, beta: &_| {
-                    norm_silu(x, shift, gamma, beta).unwrap()
+                    norm_silu(x, shift, gamma, beta, EPSILON).unwrap()
                 };
                 let ours = results(norm, &inputs, &output_gradient.to_kind(kind), kind);
                 let theirs = results(
-                    by_libtorch,
+                    |x, shift, gamma, beta| by_libtorch(x, shift, gamma, beta, EPSILON),
                     &inputs,
                     &output_gradient.to_kind(kind).to_kind(Kind::Double),
                     Kind::Double,
@@ -167,7 +172,7 @@ mod tests {
             Tensor::zeros([2, 32], (Kind::Double, Device::Cpu)),
             Tensor::ones([32], (Kind::Double, Device::Cpu)),
         );
-        let y = by_libtorch(&x, &zeros, &ones, &(&ones * 50.0)) - 50.0;
+        let y = by_libtorch(&x, &zeros, &ones, &(&ones * 50.0), EPSILON) - 50.0;
         let groups = y.view([2, 64, 2, 16]);
         let dims: &[i64] = &[1, 3];
         assert!(
@@ -195,6 +200,7 @@ mod tests {
             &zeros(&[1, 24]),
             &zeros(&[24]),
             &zeros(&[24]),
+            EPSILON,
         );
         assert!(error.unwrap_err().to_string().contains("[1, 2, 2, 24]"));
         let error = norm_silu(
@@ -202,6 +208,7 @@ mod tests {
             &zeros(&[2, 16]),
             &zeros(&[16]),
             &zeros(&[16]),
+            EPSILON,
         );
         assert!(error.unwrap_err().to_string().contains("[2, 16]"));
     }

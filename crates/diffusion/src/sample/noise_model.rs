@@ -6,7 +6,6 @@ use ops::pool::map_batches;
 use tch::Tensor;
 
 use crate::data::check_images;
-use crate::model::Model;
 use crate::unet::{CLASSES, Unet};
 
 /// How many images pass through the network at once.

@@ -4,8 +4,9 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, Axis};
 use tch::{Kind, Tensor};
 
-use crate::classifier::Classifier;
+use super::features;
 use crate::data::Split;
+use crate::network::Network;
 
 /// The Fréchet distance between two sets of features `(N, D)`, each described by a normal distribution:
 /// `|mean_a - mean_b|² + tr(A + B - 2 √(A B))` with the covariances A and B (Dowson & Landau 1982, eq. 2; for
@@ -83,7 +84,7 @@ fn eigenvalues(symmetric: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// When there are not twice as many images.
-pub fn frechet_floor(classifier: &Classifier, split: &Split, count: usize) -> Result<f64> {
+pub fn frechet_floor(classifier: &Network, split: &Split, count: usize) -> Result<f64> {
     ensure!(
         count >= 2 && 2 * count <= split.len(),
         "cannot take two samples of {count} images from {}; expected 2 to {}",
@@ -112,8 +113,8 @@ pub fn evenly_chosen(split: &Split, count: usize, offset: usize) -> Result<Split
     split.select(&indices)
 }
 
-pub(super) fn features_of(classifier: &Classifier, split: &Split) -> Result<Array2<f64>> {
-    classifier.features(&split.images(split.len())?)
+pub(super) fn features_of(classifier: &Network, split: &Split) -> Result<Array2<f64>> {
+    features(classifier, &split.images(split.len())?)
 }
 
 #[cfg(test)]

@@ -12,20 +12,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use figures::panel::{STOP_FILE, panel};
-use figures::{Output, is_unattended, rows, with_home, write_whole};
+use figures::{Output, is_unattended, rows, rows_with_captions, with_home, write_whole};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::Kind;
 
-use super::config::{self, FitConfig, Keep};
+use super::config::{self, Fit, Keep};
 use super::fit::{fit_with, resume};
 use super::history::{Epoch, History};
-use super::objective::{Denoising, Objective};
-use super::panel::Watch;
+use super::objective::Objective;
+use super::panel::{Preview, Watch};
 use super::state::Checkpoint;
+use super::trainable::Trainable;
 use crate::data::Split;
-use crate::denoiser::Denoiser;
-use crate::model::{Layer, Model};
-use crate::noise::{corrupt, noise_of};
+use crate::network::{NamedLayer, Network};
+use crate::objective::{Loss, Optimizer};
+use crate::pairs::{Pairs, Rule};
 use crate::sample::{Sampler, balanced_classes, sample, with_labels};
 use crate::schedule::Schedule;
 use crate::unet::Unet;
@@ -39,8 +40,6 @@ const LOCK: &str = "lock";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many digits a panel shows.
 const SHOWN: usize = 10;
-/// The seed of the noise that they are given.
-const SHOWN_SEED: u64 = 20_260_103;
 
 /// A training in the background.
 ///
@@ -59,16 +58,16 @@ struct Settings {
     model: String,
     /// The layers that training may change.
     trainable: Vec<String>,
-    config: FitConfig,
+    fit: Fit,
 }
 
 impl Settings {
-    fn of(model: &str, layers: &[Layer], config: &FitConfig) -> Settings {
+    fn of(model: &str, layers: &[NamedLayer], fit: &Fit) -> Settings {
         let trainable = layers.iter().filter(|layer| layer.is_trainable());
         Settings {
             model: model.to_owned(),
             trainable: trainable.map(|layer| layer.name.clone()).collect(),
-            config: config.clone(),
+            fit: fit.clone(),
         }
     }
 
@@ -98,109 +97,117 @@ impl Settings {
     }
 }
 
-/// [`fit`](super::fit) on a thread of its own: returns at once.
-///
-/// `folder` is where the training keeps its state; one that lies there already is moved aside, to a name that ends in
-/// `.before`, and stopped first if it is still running. With held-out images the training ends with the best weights,
-/// whatever [`FitConfig::keep`] says, since it may be stopped at any time.
-///
-/// # Errors
-/// Settings that make no sense, or a folder that cannot be written.
-///
-/// ```no_run
-/// use diffusion::prelude::*;
-///
-/// # fn main() -> anyhow::Result<()> {
-/// let mnist: Mnist = Mnist::load()?;
-/// let cnn: Cnn = Cnn::new(CnnConfig::default());
-/// let training: Training<Cnn> =
-///     fit_in_background(cnn, &mnist.train, &FitConfig::default(), "saved/run")?;
-/// training.monitor().evcxr_display(); // a panel that follows it
-/// let (cnn, history): (Cnn, History) = training.wait()?;
-/// # Ok(())
-/// # }
-/// ```
-pub fn fit_in_background<M: Denoiser + 'static>(
-    model: M,
-    data: &Split,
-    config: &FitConfig,
-    folder: impl AsRef<Path>,
-) -> Result<Training<M>> {
-    let objective = Denoising::of(config)?;
-    let preview = denoised(data, config.noise)?;
-    fit_with_in_background(model, data, objective, config, preview, folder)
-}
-
-/// [`fit_with`] on a thread of its own, as [`fit_in_background`]. `preview` draws what the panel shows of the network as
-/// it learns: [`digits_drawn`] for a U-Net.
-///
-/// # Errors
-/// As [`fit_in_background`].
-pub fn fit_with_in_background<M: Model + 'static>(
-    model: M,
-    data: &Split,
-    objective: impl Objective<M> + Send + 'static,
-    config: &FitConfig,
-    preview: impl Fn(&M) -> Result<Output> + Send + 'static,
-    folder: impl AsRef<Path>,
-) -> Result<Training<M>> {
-    let folder: &Path = &with_home(folder.as_ref())?;
-    let config = in_folder(config, folder);
-    config::check(&config, data)?;
-    make_room(folder)?;
-    let locked = LockedFolder::lock(folder)?;
-    model.save(folder.join(FIRST))?;
-    Settings::of(M::KIND, model.layers(), &config).write(folder)?;
-    let data = data.shallow_clone();
-    start(model, locked, preview, None, move |model, watch| {
-        fit_with(model, &data, &objective, &config, watch)
-    })
-}
-
-impl<M: Denoiser + 'static> Training<M> {
-    /// Goes on with a training that [`fit_in_background`] began, from its last whole epoch: the result is that of an unbroken
-    /// run. Give it the same data.
+impl Network {
+    /// [`fit`](Network::fit) of a copy of this network, on a thread of its own: returns at once.
+    ///
+    /// `folder` is where the training keeps its state; one that lies there already is moved aside, to a name that ends in
+    /// `.before`, and stopped first if it is still running. With held-out images the training ends with the best weights,
+    /// whatever [`Fit::keep`] says, since it may be stopped at any time.
     ///
     /// # Errors
-    /// A folder that holds no training of this kind of model, one that is still running, or other data.
-    pub fn resume(folder: impl AsRef<Path>, data: &Split) -> Result<Training<M>> {
-        let preview = |config: &FitConfig| denoised(data, config.noise);
-        Training::resume_with(&folder, data, Denoising::of, preview)
+    /// As [`fit`](Network::fit), or a folder that cannot be written.
+    ///
+    /// ```no_run
+    /// use diffusion::prelude::*;
+    ///
+    /// # fn main() -> anyhow::Result<()> {
+    /// let mnist: Mnist = Mnist::load()?;
+    /// let mut cnn: Network = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);
+    /// cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    /// let training: Training<Network> =
+    ///     cnn.fit_in_background(&mnist.train.noisy(0.5)?, &Fit::default(), "saved/run")?;
+    /// training.monitor().evcxr_display(); // a panel that follows it
+    /// let (cnn, history): (Network, History) = training.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fit_in_background(
+        &self,
+        pairs: &Pairs,
+        fit: &Fit,
+        folder: impl AsRef<Path>,
+    ) -> Result<Training<Network>> {
+        self.objective(pairs, fit)?;
+        let (pairs, preview) = (pairs.shallow_clone(), preview_of(pairs));
+        let images = pairs.images().shallow_clone();
+        begin(
+            self.clone(),
+            &images,
+            fit,
+            folder.as_ref(),
+            preview,
+            move |network, fit, watch| network.fit_with(&pairs, fit, watch),
+        )
     }
 }
 
-impl<M: Model + 'static> Training<M> {
-    /// [`resume`](Training::resume) for a training that [`fit_with_in_background`] began: with the objective and the
+impl Training<Network> {
+    /// Goes on with a training that [`Network::fit_in_background`] began, from its last whole epoch: the result is that of
+    /// an unbroken run. Give it the optimizer, the loss and the pairs that it was begun with.
+    ///
+    /// # Errors
+    /// A folder that holds no network's training, one that is still running, or other pairs.
+    pub fn resume(
+        folder: impl AsRef<Path>,
+        optimizer: impl Into<Optimizer>,
+        loss: Loss,
+        pairs: &Pairs,
+    ) -> Result<Training<Network>> {
+        let mut begun: Begun<Network> = Begun::read(folder.as_ref())?;
+        begun.model.compile(optimizer, loss);
+        begun.model.objective(pairs, &begun.fit)?;
+        let (pairs, preview) = (pairs.shallow_clone(), preview_of(pairs));
+        begun.go_on(preview, move |network, fit, watch| {
+            network.resume(&pairs, fit, watch)
+        })
+    }
+}
+
+/// [`fit_with`] on a thread of its own, as [`Network::fit_in_background`]. `preview` draws what the panel shows of the
+/// network as it learns: [`digits_drawn`] for a U-Net.
+///
+/// # Errors
+/// As [`Network::fit_in_background`].
+pub fn fit_with_in_background<M: Trainable + 'static>(
+    model: M,
+    data: &Split,
+    objective: impl Objective<M> + Send + 'static,
+    fit: &Fit,
+    preview: impl Fn(&M) -> Result<Output> + Send + 'static,
+    folder: impl AsRef<Path>,
+) -> Result<Training<M>> {
+    let images = data.shallow_clone();
+    begin(
+        model,
+        data,
+        fit,
+        folder.as_ref(),
+        Box::new(preview),
+        move |model, fit, watch| fit_with(model, &images, &objective, fit, watch),
+    )
+}
+
+impl<M: Trainable + 'static> Training<M> {
+    /// Goes on with a training that [`fit_with_in_background`] began, from its last whole epoch: with the objective and the
     /// preview that it was begun with, which may depend on its settings.
     ///
     /// # Errors
-    /// As [`resume`](Training::resume).
+    /// A folder that holds no training of this kind of model, one that is still running, or other data.
     pub fn resume_with<O, P>(
         folder: impl AsRef<Path>,
         data: &Split,
-        objective: impl FnOnce(&FitConfig) -> Result<O>,
-        preview: impl FnOnce(&FitConfig) -> Result<P>,
+        objective: impl FnOnce(&Fit) -> Result<O>,
+        preview: impl FnOnce(&Fit) -> Result<P>,
     ) -> Result<Training<M>>
     where
         O: Objective<M> + Send + 'static,
         P: Fn(&M) -> Result<Output> + Send + 'static,
     {
-        let folder: &Path = &with_home(folder.as_ref())?;
-        let settings = Settings::read(folder, M::KIND)?;
-        let locked = LockedFolder::lock(folder)?;
-        // The folder may have been moved since.
-        let config = in_folder(&settings.config, folder);
-        let mut model = M::load(folder.join(FIRST))?;
-        for layer in model.layers_mut() {
-            layer.set_trainable(settings.trainable.contains(&layer.name));
-        }
-        let checkpoint = Checkpoint::read(&folder.join(CHECKPOINT))?;
-        let _ = fs::remove_file(folder.join(STOP_FILE)); // there is one only after the button was pressed
-        let (objective, preview) = (objective(&config)?, preview(&config)?);
+        let begun: Begun<M> = Begun::read(folder.as_ref())?;
+        let (objective, preview) = (objective(&begun.fit)?, preview(&begun.fit)?);
         let data = data.shallow_clone();
-        let earlier = Some(checkpoint.progress());
-        start(model, locked, preview, earlier, move |model, watch| {
-            resume(model, &data, &objective, &config, watch)
+        begun.go_on(Box::new(preview), move |model, fit, watch| {
+            resume(model, &data, &objective, fit, watch)
         })
     }
 
@@ -235,7 +242,7 @@ impl<M: Model + 'static> Training<M> {
     /// Waits for the end, and gives the model and the course of the training.
     ///
     /// # Errors
-    /// As [`fit`](super::fit). The folder keeps what was learnt until the last epoch.
+    /// As [`Network::fit`]. The folder keeps what was learnt until the last epoch.
     pub fn wait(mut self) -> Result<(M, History)> {
         let Some(thread) = self.thread.take() else {
             bail!("this training was waited for already")
@@ -261,8 +268,8 @@ impl<M> Drop for Training<M> {
 }
 
 /// The settings of a training in this folder.
-fn in_folder(config: &FitConfig, folder: &Path) -> FitConfig {
-    FitConfig {
+fn in_folder(config: &Fit, folder: &Path) -> Fit {
+    Fit {
         checkpoint: Some(folder.join(CHECKPOINT)),
         keep: match config.validation {
             0 => config.keep,
@@ -333,10 +340,81 @@ impl LockedFolder {
     }
 }
 
-fn start<M: Model + 'static>(
+/// Begins a training in a folder of its own.
+fn begin<M: Trainable + 'static>(
+    model: M,
+    images: &Split,
+    fit: &Fit,
+    folder: &Path,
+    preview: Preview<M>,
+    train: impl FnOnce(&mut M, &Fit, &mut Watch<M>) -> Result<History> + Send + 'static,
+) -> Result<Training<M>> {
+    let folder: &Path = &with_home(folder)?;
+    let fit = in_folder(fit, folder);
+    config::check(&fit, images)?;
+    make_room(folder)?;
+    let locked = LockedFolder::lock(folder)?;
+    model.save(&folder.join(FIRST))?;
+    Settings::of(M::KIND, model.layers(), &fit).write(folder)?;
+    start(model, locked, preview, None, move |model, watch| {
+        train(model, &fit, watch)
+    })
+}
+
+/// A training that was begun earlier.
+struct Begun<M> {
+    model: M,
+    fit: Fit,
+    locked: LockedFolder,
+    earlier: (Vec<Epoch>, Vec<f64>),
+}
+
+impl<M: Trainable + 'static> Begun<M> {
+    fn read(folder: &Path) -> Result<Begun<M>> {
+        let folder: &Path = &with_home(folder)?;
+        let settings = Settings::read(folder, M::KIND)?;
+        let locked = LockedFolder::lock(folder)?;
+        // The folder may have been moved since.
+        let fit = in_folder(&settings.fit, folder);
+        let mut model = M::load(&folder.join(FIRST))?;
+        for layer in model.layers_mut() {
+            layer.set_trainable(settings.trainable.contains(&layer.name));
+        }
+        let earlier = Checkpoint::read(&folder.join(CHECKPOINT))?.progress();
+        let _ = fs::remove_file(folder.join(STOP_FILE)); // there is one only after the button was pressed
+        Ok(Begun {
+            model,
+            fit,
+            locked,
+            earlier,
+        })
+    }
+
+    fn go_on(
+        self,
+        preview: Preview<M>,
+        train: impl FnOnce(&mut M, &Fit, &mut Watch<M>) -> Result<History> + Send + 'static,
+    ) -> Result<Training<M>> {
+        let Begun {
+            model,
+            fit,
+            locked,
+            earlier,
+        } = self;
+        start(
+            model,
+            locked,
+            preview,
+            Some(earlier),
+            move |model, watch| train(model, &fit, watch),
+        )
+    }
+}
+
+fn start<M: Trainable + 'static>(
     mut model: M,
     locked: LockedFolder,
-    preview: impl Fn(&M) -> Result<Output> + Send + 'static,
+    preview: Preview<M>,
     earlier: Option<(Vec<Epoch>, Vec<f64>)>,
     train: impl FnOnce(&mut M, &mut Watch<M>) -> Result<History> + Send + 'static,
 ) -> Result<Training<M>> {
@@ -359,32 +437,29 @@ fn start<M: Model + 'static>(
     })
 }
 
-/// Draws some of the data's last digits, noisy and denoised.
-fn denoised<M: Denoiser>(
-    data: &Split,
-    noise: f64,
-) -> Result<impl Fn(&M) -> Result<Output> + Send + 'static + use<M>> {
-    let (clean, noisy) = last_digits(data, noise)?;
-    Ok(move |model: &M| Ok(three_rows(&clean, &noisy, &model.denoise(&noisy)?)))
-}
-
-fn last_digits(data: &Split, noise: f64) -> Result<(Tensor, Tensor)> {
-    let count = SHOWN.min(data.len());
-    let indices: Vec<i64> = (data.len() - count..data.len())
-        .map(|at| at as i64)
-        .collect();
-    let clean = data.batch(&indices)?;
-    let noisy = corrupt(&clean, &noise_of(SHOWN_SEED, 0, &indices), noise);
-    Ok((clean, noisy))
-}
-
-fn three_rows(clean: &Tensor, noisy: &Tensor, denoised: &Tensor) -> Output {
-    rows(&[
-        ("original", clean),
-        ("noisy", noisy),
-        ("denoised", denoised),
-    ])
-    .alt("Ten digits: original, noisy, and as the network denoises them now")
+/// Shows what the network makes of the last images of the pairs.
+fn preview_of(pairs: &Pairs) -> Preview<Network> {
+    let count = pairs.len() as i64;
+    let indices: Vec<i64> = ((count - SHOWN as i64).max(0)..count).collect();
+    let rule = pairs.rule();
+    let (input, target) = rule.held_out(pairs.images(), &indices);
+    Box::new(move |network| {
+        let prediction = network.predict(&input)?;
+        if let Rule::Noisy { .. } = rule {
+            let three = [
+                ("original", &target),
+                ("noisy", &input),
+                ("denoised", &prediction.clamp(0.0, 1.0)),
+            ];
+            return Ok(rows(&three)
+                .alt("Ten digits: original, noisy, and as the network denoises them now"));
+        }
+        let classes = Vec::<i64>::try_from(prediction.argmax(1, false).to_kind(Kind::Int64))?;
+        let classes: Vec<String> = classes.iter().map(i64::to_string).collect();
+        let captions: Vec<&str> = classes.iter().map(String::as_str).collect();
+        Ok(rows_with_captions(&[("read as", &input)], &captions)
+            .alt("Ten digits, and below each the class that the network reads now"))
+    })
 }
 
 /// The preview of a U-Net's training: a digit of each class, drawn by the network of this moment, always from the same

@@ -9,28 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Split;
 
-/// Settings of [`fit`](super::fit). A cell states only what differs from the defaults.
+/// Settings of a training, of [`Network::fit`](crate::network::Network::fit) and the others. A cell states only what differs from the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct FitConfig {
+pub struct Fit {
     /// How many times to go through the images (default 1).
     pub epochs: usize,
     /// How many images to learn from at once (default 128).
     pub batch_size: usize,
-    /// Adam's step size (default 1e-3).
-    pub learning_rate: f64,
-    /// How the step size changes during training (default [`LearningRateSchedule::Constant`]).
+    /// How the optimizer's step size changes during the epochs of this training (default [`LearningRateSchedule::Constant`]).
     pub learning_rate_schedule: LearningRateSchedule,
     /// Ends with an exponential moving average of the weights instead of the last ones. The number is the decay, the share
     /// of itself that the average keeps at each step (0.999 is usual for diffusion; default None): steps in opposite
     /// directions cancel (Polyak & Juditsky 1992; Ho et al. 2020, section 4). Validation and
     /// [`Observer::epoch`](super::Observer::epoch) see the average, too.
     pub moving_average: Option<f64>,
-    /// Strength of the noise that is added, as in [`add_noise`](crate::noise::add_noise) (default 0.5). This and `draw`
-    /// are the denoiser's; other objectives have no use for them.
-    pub noise: f64,
-    /// Whether each epoch draws new noise (default [`Noise::Fresh`]).
-    pub draw: Noise,
     /// How many images, the last of the split, to hold out for validation after each epoch; 0 for
     /// none (default 5,000).
     pub validation: usize,
@@ -42,26 +35,22 @@ pub struct FitConfig {
     /// a part of every batch; sums are then rounded in another order, so another number of
     /// threads gives slightly different weights.
     pub threads: usize,
-    /// The seed of the order of the images and of their noise (default 42). For a second
-    /// `fit` of the same network choose another seed, else the same noise comes again.
+    /// The seed of the order of the images (default 42); where a U-Net learns to predict noise, also of the noise.
     pub seed: u64,
-    /// A file that each epoch leaves its state in, for [`resume`](super::resume) (default None). It must not be
+    /// A file that each epoch leaves its state in, for [`Network::resume`](crate::network::Network::resume) (default None). It must not be
     /// there when a training begins.
     pub checkpoint: Option<PathBuf>,
     /// Whether to print nothing (default false: a line for each epoch).
     pub quiet: bool,
 }
 
-impl Default for FitConfig {
-    fn default() -> FitConfig {
-        FitConfig {
+impl Default for Fit {
+    fn default() -> Fit {
+        Fit {
             epochs: 1,
             batch_size: 128,
-            learning_rate: 1e-3,
             learning_rate_schedule: LearningRateSchedule::Constant,
             moving_average: None,
-            noise: 0.5,
-            draw: Noise::Fresh,
             validation: 5_000,
             keep: Keep::Last,
             precision: Precision::of_this_cpu(),
@@ -92,16 +81,6 @@ impl LearningRateSchedule {
     }
 }
 
-/// Whether each epoch draws new noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Noise {
-    /// Each epoch draws new noise, so the network never sees a noisy image twice and cannot
-    /// memorise the noise. The default: it costs nothing and generalises better.
-    Fresh,
-    /// Each image keeps its noise in all epochs, as when the noisy images are made once before training.
-    Fixed,
-}
-
 /// Which weights a training ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keep {
@@ -112,7 +91,7 @@ pub enum Keep {
 }
 
 /// Do these settings make sense for this data?
-pub(super) fn check(config: &FitConfig, data: &Split) -> Result<()> {
+pub(super) fn check(config: &Fit, data: &Split) -> Result<()> {
     Implementation::selected()?;
     check_threads(config.threads)?;
     ensure!(
@@ -122,11 +101,6 @@ pub(super) fn check(config: &FitConfig, data: &Split) -> Result<()> {
     ensure!(
         config.batch_size >= 1,
         "the batch size is 0; expected at least 1 (128 is usual)"
-    );
-    ensure!(
-        config.learning_rate.is_finite() && config.learning_rate > 0.0,
-        "the learning rate is {}; expected a number above 0 (0.001 is usual)",
-        config.learning_rate,
     );
     ensure!(
         config

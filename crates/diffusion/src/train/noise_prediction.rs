@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use ops::Precision;
 use tch::{Kind, Tensor};
 
-use super::config::FitConfig;
+use super::config::Fit;
 use super::objective::{Measures, Objective, Validation};
 use crate::data::{PIXELS, SIDE, Split};
+use crate::objective::{Adam, Optimizer};
 use crate::rng::Rng;
 use crate::schedule::{Schedule, centred};
 use crate::unet::{CLASSES, Unet};
@@ -27,6 +28,7 @@ pub struct NoisePrediction {
     label_dropout: f64,
     seed: u64,
     precision: Precision,
+    optimizer: Optimizer,
 }
 
 /// With a fingerprint of the whole schedule: a training recognises its checkpoints by this text.
@@ -37,12 +39,13 @@ impl fmt::Debug for NoisePrediction {
         let NoisePrediction {
             label_dropout,
             seed,
+            optimizer,
             ..
         } = self;
         let steps = self.schedule.steps();
         write!(
             f,
-            "NoisePrediction {{ schedule: {steps} steps, {print:x}; label dropout: {label_dropout}; seed: {seed} }}"
+            "NoisePrediction {{ schedule: {steps} steps, {print:x}; label dropout: {label_dropout}; seed: {seed}; {optimizer:?} }}"
         )
     }
 }
@@ -53,11 +56,7 @@ impl NoisePrediction {
     ///
     /// # Errors
     /// A share that is not between 0 and 1.
-    pub fn of(
-        config: &FitConfig,
-        schedule: &Schedule,
-        label_dropout: f64,
-    ) -> Result<NoisePrediction> {
+    pub fn of(config: &Fit, schedule: &Schedule, label_dropout: f64) -> Result<NoisePrediction> {
         ensure!(
             (0.0..=1.0).contains(&label_dropout),
             "the label dropout is {label_dropout}; expected a number from 0 to 1"
@@ -67,7 +66,17 @@ impl NoisePrediction {
             label_dropout,
             seed: config.seed,
             precision: config.precision,
+            optimizer: Adam::new(1e-3).into(),
         })
+    }
+
+    /// With this optimizer in place of Adam with a step size of 0.001.
+    #[must_use]
+    pub fn with(self, optimizer: impl Into<Optimizer>) -> NoisePrediction {
+        NoisePrediction {
+            optimizer: optimizer.into(),
+            ..self
+        }
     }
 
     /// What is drawn for an image depends on seed, epoch and image alone, so threads and interruptions change nothing.
@@ -111,6 +120,10 @@ impl Objective<Unet> for NoisePrediction {
             loss: "mean squared error of the noise",
             unit: "",
         }
+    }
+
+    fn optimizer(&self) -> Optimizer {
+        self.optimizer
     }
 
     fn loss(&self, model: &Unet, data: &Split, batch: &[i64], epoch: u64) -> Result<Tensor> {

@@ -17,7 +17,8 @@ use super::plan::Plan;
 /// How often the panel changes.
 const PAUSE: Duration = Duration::from_millis(700);
 
-type Preview<M> = Box<dyn Fn(&M) -> Result<Output> + Send>;
+/// Draws what a panel shows of a network.
+pub(super) type Preview<M> = Box<dyn Fn(&M) -> Result<Output> + Send>;
 
 /// The observer of a training in the background.
 pub(super) struct Watch<M> {
@@ -43,10 +44,10 @@ impl<M> Watch<M> {
         folder: &Path,
         stop: Arc<AtomicBool>,
         earlier: Option<(Vec<Epoch>, Vec<f64>)>,
-        preview: impl Fn(&M) -> Result<Output> + Send + 'static,
+        preview: Preview<M>,
     ) -> Watch<M> {
         Watch {
-            preview: Box::new(preview),
+            preview,
             progress: Progress {
                 folder: folder.to_owned(),
                 stop,

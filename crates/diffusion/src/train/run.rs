@@ -9,15 +9,16 @@ use ops::check_memory;
 use ops::pool::{Pool, with_pool, workers};
 use tch::{Kind, Tensor};
 
-use super::adam::Adam;
-use super::config::{FitConfig, Keep};
+use super::config::{Fit, Keep};
 use super::history::{Epoch, History};
 use super::objective::{Measures, Validation};
+use super::optimizing::Optimizing;
 use super::plan::Plan;
 use super::state::{self, Checkpoint, State};
 use super::worker::{BoxedWorker, Output, Task};
 use crate::data::Split;
-use crate::model::{Layer, activations};
+use crate::network::{NamedLayer, activations};
+use crate::objective::{Optimizer, Progress};
 use crate::rng::Rng;
 
 /// How many held-out images a worker evaluates at once.
@@ -25,15 +26,14 @@ const VALIDATION_BATCH: usize = 250;
 
 /// What a run trains, and with which objective.
 pub(super) struct Subject<'a> {
-    pub(super) layers: &'a [Layer],
-    /// Those that training may change.
-    pub(super) weights: Vec<Tensor>,
-    /// The same in the training's kind.
+    pub(super) layers: &'a [NamedLayer],
+    /// The weights that training may change, in the training's kind.
     pub(super) copies: Vec<Tensor>,
     /// What the model was built from, as JSON.
-    pub(super) settings: &'a str,
+    pub(super) description: &'a str,
     pub(super) objective: &'a dyn fmt::Debug,
     pub(super) measures: Measures,
+    pub(super) optimizer: Optimizer,
 }
 
 /// An observer together with the model that it sees.
@@ -47,20 +47,22 @@ pub(super) trait Watcher {
 pub(super) fn run<'a>(
     subject: Subject,
     data: &Split,
-    config: &FitConfig,
+    config: &Fit,
     make_worker: &dyn Fn(&Split, Option<&Split>) -> BoxedWorker<'a>,
     watcher: &mut dyn Watcher,
+    progress: &mut Progress,
     earlier: Option<Checkpoint>,
 ) -> Result<History> {
+    subject.optimizer.check()?;
     let (train, held_out) = match config.validation {
         0 => (data.shallow_clone(), None),
         n => data
             .hold_out(n)
             .map(|(train, held_out)| (train, Some(held_out)))?,
     };
-    let weights = subject.weights;
+    let trained = subject.layers.iter().filter(|layer| layer.is_trainable());
     ensure!(
-        weights.iter().any(|weight| weight.numel() > 0),
+        trained.map(NamedLayer::parameters).sum::<usize>() > 0,
         "nothing to train: every layer that holds weights is frozen; unfreeze some first"
     );
     ensure!(
@@ -91,18 +93,28 @@ pub(super) fn run<'a>(
         plan,
         workers: workers.len(),
         config,
-        settings: state::settings(subject.settings, layers, config, objective, &plan),
+        settings: state::settings(subject.description, layers, config, objective, &plan),
     };
     with_pool(
         workers,
         config.threads,
         |worker, task| worker(task),
         |pool| {
-            let mut state = State::new(Adam::new(weights, copies, config.threads)?, config, plan);
+            let mut optimizing =
+                Optimizing::new(subject.optimizer, layers, copies, config.threads)?;
+            if let Some(before) = &progress.state {
+                optimizing.restore_state(before)?;
+            }
+            let mut state = State::new(optimizing, config, plan, progress.epochs);
             if let Some(checkpoint) = earlier {
                 state.restore(checkpoint, &run.settings)?;
             }
-            run.all_epochs(pool, state, watcher)
+            run.all_epochs(pool, &mut state, watcher)?;
+            *progress = Progress {
+                epochs: state.first_epoch + state.history.epochs.len(),
+                state: Some(state.optimizing.state()),
+            };
+            Ok(state.history)
         },
     )
 }
@@ -111,7 +123,7 @@ pub(super) fn run<'a>(
 struct Run<'a> {
     plan: Plan,
     workers: usize,
-    config: &'a FitConfig,
+    config: &'a Fit,
     /// What a checkpoint must have been made with to be this training's.
     settings: String,
 }
@@ -122,11 +134,11 @@ impl Run<'_> {
     fn all_epochs(
         &self,
         pool: &Workers,
-        mut state: State,
+        state: &mut State,
         watcher: &mut dyn Watcher,
-    ) -> Result<History> {
+    ) -> Result<()> {
         let (config, plan) = (self.config, &self.plan);
-        let first = state.adam.copy_weights();
+        let first = state.optimizing.copy_weights();
         if let (Some(path), true) = (&config.checkpoint, state.history.epochs.is_empty()) {
             // A training that ends within its first epoch can then be resumed, too; and a path that cannot be
             // written to is found now and not after an epoch.
@@ -136,25 +148,32 @@ impl Run<'_> {
         watcher.start(plan);
         for epoch in state.history.epochs.len()..config.epochs {
             let started = Instant::now();
-            let (loss, flow) = self.epoch(pool, &mut state, watcher, epoch, &first)?;
-            if !state.adam.is_finite() {
+            let (loss, flow) = self.epoch(pool, state, watcher, epoch, &first)?;
+            if !state.optimizing.is_finite() {
                 let batches = state.history.batch_losses.len();
                 let what = "weights are not finite";
-                return Err(self.diverged(&mut state, &first, what, batches));
+                return Err(self.diverged(state, &first, what, batches));
             }
             // From here on the model is what it would be if the training ended now.
             state.swap_average()?;
+            let validation = self.validate(pool)?;
+            if let Some(Validation { loss, .. }) = validation
+                && !loss.is_finite()
+            {
+                let batches = state.history.batch_losses.len();
+                let what = format!("validation loss is {loss}");
+                return Err(self.diverged(state, &first, &what, batches));
+            }
             let epoch = Epoch {
                 number: epoch + 1,
                 loss,
-                validation: self.validate(pool)?,
+                validation,
                 seconds: started.elapsed().as_secs_f64(),
             };
             if let (Keep::Best, Some(now)) = (config.keep, epoch.validation)
-                && now.loss.is_finite()
                 && state.best.as_ref().is_none_or(|(loss, _)| now.loss < *loss)
             {
-                state.best = Some((now.loss, state.adam.copy_weights()));
+                state.best = Some((now.loss, state.optimizing.copy_weights()));
             }
             let told = watcher.epoch(plan, &epoch);
             state.swap_average()?;
@@ -169,7 +188,7 @@ impl Run<'_> {
             }
         }
         match state.best.take() {
-            Some((_, weights)) => state.adam.restore_weights(&weights)?,
+            Some((_, weights)) => state.optimizing.restore_weights(&weights)?,
             None => state.swap_average()?,
         }
         if let Some(error) = unsaved {
@@ -177,7 +196,7 @@ impl Run<'_> {
                 error.context("training ended here; the model keeps its weights of this moment")
             );
         }
-        Ok(state.history)
+        Ok(())
     }
 
     /// Goes through all images once: the mean loss, and whether the observer lets it go on.
@@ -190,22 +209,24 @@ impl Run<'_> {
         first: &[Tensor],
     ) -> Result<(f64, ControlFlow<()>)> {
         let (config, plan) = (self.config, &self.plan);
-        let order = Rng::stream(config.seed, &[epoch as u64]).permutation(plan.images);
+        // Counted over all trainings since the network was compiled: the next one sees other noise in another order.
+        let epoch = (state.first_epoch + epoch) as u64;
+        let order = Rng::stream(config.seed, &[epoch]).permutation(plan.images);
         let (mut sum, mut seen) = (0.0, 0);
         for batch in order.chunks(config.batch_size) {
-            let (loss, gradients) = self.gradients(pool, batch, epoch as u64)?;
+            let (loss, gradients) = self.gradients(pool, batch, epoch)?;
             if !loss.is_finite() {
                 let batches = state.history.batch_losses.len() + 1;
                 return Err(self.diverged(state, first, &format!("loss is {loss}"), batches));
             }
             let losses = &mut state.history.batch_losses;
             let done = losses.len() as f64 / (plan.epochs * plan.batches) as f64;
-            let rate = config.learning_rate * config.learning_rate_schedule.factor(done);
-            state.adam.step(&gradients, rate)?;
+            let factor = config.learning_rate_schedule.factor(done);
+            state.optimizing.step(&gradients, factor)?;
             losses.push(loss);
             let steps = losses.len();
             if let Some(average) = &mut state.average {
-                average.update(&state.adam.weights(), steps);
+                average.update(&state.optimizing.weights(), steps);
             }
             sum += loss * batch.len() as f64;
             seen += batch.len();
@@ -219,12 +240,12 @@ impl Run<'_> {
     /// The error of a training that has diverged. The network gets back its best weights, or its first.
     fn diverged(&self, state: &mut State, first: &[Tensor], what: &str, batches: usize) -> Error {
         let good = state.best.as_ref().map_or(first, |(_, weights)| weights);
-        if let Err(error) = state.adam.restore_weights(good) {
+        if let Err(error) = state.optimizing.restore_weights(good) {
             return error;
         }
         anyhow!(
             "the {what} after {batches} batches: training has diverged; try a learning rate below {}",
-            self.config.learning_rate,
+            state.optimizing.learning_rate(),
         )
     }
 

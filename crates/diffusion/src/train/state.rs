@@ -8,12 +8,13 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::adam::{Adam, AdamState};
-use super::config::FitConfig;
+use super::config::Fit;
 use super::history::{Epoch, History};
 use super::moving_average::MovingAverage;
+use super::optimizing::Optimizing;
 use super::plan::Plan;
-use crate::model::Layer;
+use crate::network::NamedLayer;
+use crate::objective::OptimizerState;
 use crate::store;
 
 /// The metadata key of everything that is not a tensor.
@@ -21,29 +22,37 @@ const KEY: &str = "training";
 
 /// What changes while a training runs.
 pub(super) struct State {
-    pub(super) adam: Adam,
+    pub(super) optimizing: Optimizing,
     pub(super) average: Option<MovingAverage>,
     pub(super) history: History,
+    /// How many epochs earlier trainings of the same compiled network had.
+    pub(super) first_epoch: usize,
     /// The lowest validation loss and its weights.
     pub(super) best: Option<(f64, Vec<Tensor>)>,
 }
 
 impl State {
-    pub(super) fn new(adam: Adam, config: &FitConfig, plan: Plan) -> State {
-        let average = |decay| MovingAverage::new(decay, adam.copy_weights());
+    pub(super) fn new(
+        optimizing: Optimizing,
+        config: &Fit,
+        plan: Plan,
+        first_epoch: usize,
+    ) -> State {
+        let average = |decay| MovingAverage::new(decay, optimizing.copy_weights());
         State {
             average: config.moving_average.map(average),
             history: History::new(plan),
+            first_epoch,
             best: None,
-            adam,
+            optimizing,
         }
     }
 
     /// Swaps the weights and their moving average, if there is one.
     pub(super) fn swap_average(&mut self) -> Result<()> {
         if let Some(average) = &mut self.average {
-            let weights = self.adam.copy_weights();
-            self.adam.restore_weights(&average.weights)?;
+            let weights = self.optimizing.copy_weights();
+            self.optimizing.restore_weights(&average.weights)?;
             average.weights = weights;
         }
         Ok(())
@@ -56,10 +65,15 @@ impl State {
             let named = |(at, tensor): (usize, &Tensor)| (format!("{name}.{at}"), tensor.detach());
             tensors.extend(all.iter().enumerate().map(named));
         };
-        let adam = self.adam.state();
-        add("weight", &self.adam.weights());
-        add("first_moment", &adam.first_moments);
-        add("second_moment", &adam.second_moments);
+        let state = self.optimizing.state();
+        add("weight", &self.optimizing.weights());
+        for (at, name) in self.optimizing.moment_names().iter().enumerate() {
+            let moments = state.moments.iter().filter_map(|moments| moments.get(at));
+            add(
+                name,
+                &moments.map(Tensor::shallow_clone).collect::<Vec<_>>(),
+            );
+        }
         if let Some(average) = &self.average {
             add("average", &average.weights);
         }
@@ -68,7 +82,8 @@ impl State {
         }
         let notes = Notes {
             settings: settings.to_owned(),
-            steps: adam.steps,
+            steps: self.optimizing.steps(),
+            first_epoch: self.first_epoch,
             epochs: self.history.epochs.clone(),
             batch_losses: self.history.batch_losses.clone(),
             best_loss: self.best.as_ref().map(|(loss, _)| *loss),
@@ -91,7 +106,7 @@ impl State {
             "it is of another training; expected\n  {settings}\ngot\n  {}",
             notes.settings
         );
-        let targets = self.adam.weights();
+        let targets = self.optimizing.weights();
         let all = |name: &str| -> Result<Vec<Tensor>> {
             let same = |(at, weight): (usize, &Tensor)| {
                 let tensor = tensors
@@ -108,9 +123,15 @@ impl State {
             targets.iter().enumerate().map(same).collect()
         };
         let weights = all("weight")?;
-        let adam = AdamState {
-            first_moments: all("first_moment")?,
-            second_moments: all("second_moment")?,
+        let mut moments: Vec<Vec<Tensor>> = targets.iter().map(|_| Vec::new()).collect();
+        for name in self.optimizing.moment_names() {
+            for (of_weight, moment) in moments.iter_mut().zip(all(name)?) {
+                of_weight.push(moment);
+            }
+        }
+        let state = OptimizerState {
+            weights: self.optimizing.names().to_vec(),
+            moments,
             steps: notes.steps,
         };
         if let Some(average) = &mut self.average {
@@ -119,8 +140,9 @@ impl State {
         if let Some(loss) = notes.best_loss {
             self.best = Some((loss, all("best")?));
         }
-        self.adam.restore_state(&adam)?;
-        self.adam.restore_weights(&weights)?;
+        self.optimizing.restore_state(&state)?;
+        self.optimizing.restore_weights(&weights)?;
+        self.first_epoch = notes.first_epoch;
         self.history.epochs = notes.epochs;
         self.history.batch_losses = notes.batch_losses;
         Ok(())
@@ -132,6 +154,7 @@ impl State {
 struct Notes {
     settings: String,
     steps: i32,
+    first_epoch: usize,
     epochs: Vec<Epoch>,
     batch_losses: Vec<f64>,
     best_loss: Option<f64>,
@@ -169,14 +192,14 @@ impl Checkpoint {
 /// What must be equal for a training to be the same one.
 pub(super) fn settings(
     model: &str,
-    layers: &[Layer],
-    config: &FitConfig,
+    layers: &[NamedLayer],
+    config: &Fit,
     objective: &dyn Debug,
     plan: &Plan,
 ) -> String {
     let layers = layers.iter().filter(|layer| layer.is_trainable());
     let layers: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
-    let config = FitConfig {
+    let config = Fit {
         quiet: false,
         checkpoint: None,
         ..config.clone()

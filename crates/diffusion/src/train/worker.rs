@@ -4,8 +4,9 @@ use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
 use super::objective::Objective;
+use super::trainable::Trainable;
 use crate::data::Split;
-use crate::model::Model;
+use crate::network::trainable_weights;
 
 /// A thread's own view of the training. Weights and images are shared, not copied.
 pub(super) struct Worker<M> {
@@ -43,6 +44,12 @@ pub(super) struct Output {
 
 impl Output {
     fn of_loss(loss: Tensor, weights: &[Tensor]) -> Result<Output> {
+        // libtorch's backward pass crashes on such a tensor.
+        ensure!(
+            loss.requires_grad(),
+            "the loss has no gradient; expected a loss that is computed from the network's output by operations on tensors, \
+             without detach(), no_grad or argmax"
+        );
         let value = loss.double_value(&[]);
         let gradients = Tensor::f_run_backward(&[loss], weights, false, false)
             .context("the gradients of the loss cannot be computed")?;
@@ -62,10 +69,10 @@ impl Output {
     }
 }
 
-impl<M: Model> Worker<M> {
+impl<M: Trainable> Worker<M> {
     pub(super) fn new(model: M, train: &Split, held_out: Option<&Split>) -> Worker<M> {
         Worker {
-            weights: model.trainable_weights(),
+            weights: trainable_weights(model.layers()),
             model,
             train: train.shallow_clone(),
             held_out: held_out.map(Split::shallow_clone),

@@ -102,33 +102,28 @@ strong            factor: the same network with all *kernels* from limit * facto
                   of Keras's float32 output)
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
 from golden_common import (
+    IMAGES,
     NOISE_STREAM,
-    add_mnist_argument,
+    clean_and_noisy,
     digits,
-    hash_noisy,
-    hash_unit,
+    hashed_model,
+    layer_table,
+    precision,
+    print_steps,
     read_images,
+    record_steps,
     rounded,
-    scale,
+    run_both,
+    start_keras,
+    tensor_table,
+    versions,
     write_json,
 )
 
-HERE = Path(__file__).resolve().parent
-IMAGES = 4
-SAMPLES = 40
 STRONG = 2.5  # factor on the kernels' limit in "strong"
-RECORD = (1, 3)  # after these steps the movement of the weights is recorded
 
 
 def build(keras):
@@ -151,37 +146,11 @@ def build(keras):
     return keras.Model(inputs, x)
 
 
-def limit(shape):
-    if len(shape) == 1:
-        return 0.05
-    field = int(np.prod(shape[:-2]))
-    return float(np.sqrt(6.0 / (field * shape[-2] + field * shape[-1])))
-
-
-def hash_weights(shape, p, factor=1.0):
-    u = hash_unit(int(np.prod(shape)), p)
-    bound = limit(shape) * (factor if len(shape) > 1 else 1.0)
-    return ((2.0 * u - 1.0) * bound).astype(np.float32).reshape(shape)
-
-
 def fresh(keras, factor=1.0):
-    keras.utils.clear_session()
-    model = build(keras)
-    model.set_weights([hash_weights(w.shape, p, factor) for p, w in enumerate(model.get_weights())])
+    model = hashed_model(keras, build, factor)
     # Keras's defaults: epsilon 1e-7, betas 0.9 and 0.999
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="binary_crossentropy")
     return model
-
-
-def sample_indices(movement):
-    """Up to SAMPLES flat indices: a quarter spread evenly, the rest spread over what moved."""
-    n = movement.size
-    if n <= SAMPLES:
-        return list(range(n))
-    plain = {(2 * k + 1) * n // (2 * (SAMPLES // 4)) for k in range(SAMPLES // 4)}
-    moved = [int(i) for i in np.flatnonzero(movement) if int(i) not in plain]
-    rest = min(SAMPLES - len(plain), len(moved))
-    return sorted(plain | {moved[(2 * k + 1) * len(moved) // (2 * rest)] for k in range(rest)})
 
 
 def probe(keras, dtype):
@@ -204,33 +173,17 @@ def probe(keras, dtype):
     return {k: digits(v, 9) for k, v in out.items()}
 
 
-def worker(floatx, mnist, out, indices):
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-    import tensorflow as tf
-
-    keras.config.set_floatx(floatx)
-    assert keras.config.epsilon() == 1e-7
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(1)
-    dtype = np.dtype(floatx)
-    precise = 9 if floatx == "float32" else 12
-
-    clean32 = scale(read_images(mnist, "t10k")[:IMAGES])[..., None]
-    noisy32 = hash_noisy(clean32)
+def worker(floatx, mnist, indices):
+    keras, tf = start_keras(floatx)
+    dtype, precise = np.dtype(floatx), precision(floatx)
+    clean32, noisy32 = clean_and_noisy(mnist)
     clean, noisy = clean32.astype(dtype), noisy32.astype(dtype)
 
     model = fresh(keras)
-    before = model.get_weights()
-    assert all(w.dtype == dtype for w in before)
+    assert all(w.dtype == dtype for w in model.get_weights())
     every = keras.Model(model.inputs, [layer.output for layer in model.layers])
     result = {
-        "versions": {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(keras, tf),
         "output": rounded(model.predict_on_batch(noisy), 9),
         "output_sum": digits(np.sum(model.predict_on_batch(noisy), dtype=np.float64), 12),
         # per layer, activation included: the way to find the layer that is wrong
@@ -252,85 +205,23 @@ def worker(floatx, mnist, out, indices):
     }
 
     model = fresh(keras)
-    losses, steps = [], {}
-    for step in range(1, max(RECORD) + 2):
-        model.reset_metrics()  # else Keras 3 returns the running mean
-        losses.append(digits(model.train_on_batch(noisy, clean), precise))
-        if step in RECORD:
-            tensors = []
-            for p, (a, b) in enumerate(zip(model.get_weights(), before)):
-                move = (a.astype(np.float64) - b.astype(np.float64)).ravel()
-                if len(indices) == p:
-                    indices.append(sample_indices(move))
-                tensors.append(
-                    {
-                        "norm": digits(np.sqrt(np.sum(move * move)), precise),
-                        "sum": digits(np.sum(move), precise),
-                        "max": digits(np.max(np.abs(move)), precise),
-                        "moved": int(np.count_nonzero(move)),
-                        "at": rounded(move[indices[p]], 9),
-                    }
-                )
-            steps[str(step)] = tensors
-    result["step_losses"] = losses
-    result["steps"] = steps
+    result["tensors"] = tensor_table(model)
+    result["layers"] = layer_table(model.layers)
+    result["step_losses"], result["steps"] = record_steps(model, noisy, clean, indices, precise)
     result["indices"] = indices
-
-    names = []
-    for layer in model.layers:
-        for w in layer.weights:
-            names.append(f"{layer.name}/{w.name}")
-    result["tensors"] = [
-        {
-            "p": p,
-            "name": names[p],
-            "shape": list(w.shape),
-            "limit": limit(w.shape),
-            "first": rounded(w.ravel()[:4], 9),
-            "last": digits(w.ravel()[-1], 9),
-            "sum": digits(np.sum(w, dtype=np.float64), 12),
-        }
-        for p, w in enumerate(before)
-    ]
-    result["layers"] = [
-        {
-            "name": layer.name,
-            "type": type(layer).__name__,
-            "output_shape": [None, *layer.output.shape[1:]],
-            "params": int(layer.count_params()),
-        }
-        for layer in model.layers
-    ]
     result["total_params"] = int(model.count_params())
     result["noisy"] = {
         "first": rounded(noisy32.ravel()[:8], 9),
         "sum": digits(np.sum(noisy32, dtype=np.float64), 12),
     }
-    Path(out).write_text(json.dumps(result))
+    return result
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    add_mnist_argument(parser)
-    parser.add_argument("--out", type=Path, default=HERE / "keras_golden.json")
-    parser.add_argument("--worker", nargs=2, metavar=("FLOATX", "FILE"), help=argparse.SUPPRESS)
-    parser.add_argument("--indices", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        indices = json.loads(Path(args.indices).read_text())["indices"] if args.indices else []
-        return worker(args.worker[0], args.mnist, args.worker[1], indices)
-
-    environment = dict(os.environ, CUDA_VISIBLE_DEVICES="", TF_CPP_MIN_LOG_LEVEL="2", TF_ENABLE_ONEDNN_OPTS="0")
-    run = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for floatx in ("float64", "float32"):
-            out = Path(folder) / f"{floatx}.json"
-            command = [sys.executable, __file__, "--mnist", args.mnist, "--worker", floatx, out]
-            if floatx == "float32":  # the same samples as in float64
-                command += ["--indices", Path(folder) / "float64.json"]
-            subprocess.run([str(c) for c in command], env=environment, check=True)
-            run[floatx] = json.loads(out.read_text())
-    f32, f64 = run["float32"], run["float64"]
+    done = run_both(__file__, __doc__, "keras_golden.json", worker, [])
+    if done is None:
+        return
+    args, f64, f32 = done
     for key in ("tensors", "layers", "total_params", "noisy", "indices"):
         assert f32[key] == f64[key], f"{key} differs between the two runs"
 
@@ -365,11 +256,7 @@ def main():
     print("loss", f64["loss"], f32["loss"])
     print("step losses", f64["step_losses"], f32["step_losses"])
     print("probe", f64["bce_probe"], f32["bce_probe"])
-    for step in map(str, RECORD):
-        print(f"step {step}: tensor, norm, moved, relative difference of float32 in norm, in samples (of the largest)")
-        for t, a, b in zip(f64["tensors"], f64["steps"][step], f32["steps"][step]):
-            d = np.abs(np.array(a["at"]) - np.array(b["at"])).max() / max(a["max"], 1e-30)
-            print(f"  {t['name']:28} {a['norm']:.6e} {a['moved']:8d} {b['norm'] / a['norm'] - 1:+.1e} {d:.1e}")
+    print_steps(f64["tensors"], f64["steps"], f32["steps"])
 
 
 if __name__ == "__main__":

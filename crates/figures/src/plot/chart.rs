@@ -2,31 +2,21 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
+use anyhow::Result;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::labels::apart;
 use super::looks::{Dash, Look};
+use super::svg::{
+    Area, Drawn, GAP, GRID, HEIGHT, LEAST, LINE, MARGIN, TEXT, TITLE, TITLE_LINE, WIDTH,
+    draw_lines, picture,
+};
 use super::ticks::Ticks;
 use crate::font::{self, INK};
-use crate::picture::{FINENESS, Mime, Picture};
+use crate::picture::{FINENESS, Picture};
 
-// All lengths are in units of the picture, of which FINENESS make one pixel on the page.
-const WIDTH: i32 = 680 * FINENESS;
-/// The height of a chart whose texts need one line each; longer texts make it higher.
-const HEIGHT: i32 = 430 * FINENESS;
-/// The least height of the space between the axes.
-const LEAST: i32 = 220 * FINENESS;
-const MARGIN: i32 = 12 * FINENESS;
-const GAP: i32 = 8 * FINENESS;
-/// Sizes of text and heights of their lines.
-const TITLE: i32 = 26 * FINENESS;
-const TITLE_LINE: i32 = 30 * FINENESS;
-const TEXT: i32 = 22 * FINENESS;
-const LINE: i32 = 25 * FINENESS;
 /// The widest that a name at the end of a line can be; longer ones are wrapped.
 const NAME: i32 = 176 * FINENESS;
 /// From the axes' right end to the names.
@@ -34,7 +24,6 @@ const LEADER: i32 = 16 * FINENESS;
 /// Length of a piece of line before a name.
 const KEY: i32 = 30 * FINENESS;
 const STROKE: u32 = 3 * FINENESS as u32;
-const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// A line, or the outline of bars.
 pub(super) struct Line {
@@ -66,9 +55,6 @@ pub(super) struct Chart<'a> {
     pub(super) names: Names,
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
-
 /// Where everything stands.
 struct Layout {
     title: Vec<String>,
@@ -92,27 +78,7 @@ impl Chart<'_> {
     pub(super) fn svg(&self) -> Result<Picture> {
         font::register()?;
         let layout = self.layout();
-        let mut text = String::new();
-        {
-            let size = (WIDTH as u32, layout.height as u32);
-            let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-            self.draw(&area, &layout)
-                .map_err(|error| anyhow!("{error}"))?;
-            area.present().map_err(|error| anyhow!("{error}"))?;
-        }
-        // Outside a page the picture has the same size as inside.
-        let (of, width) = (format!("width=\"{WIDTH}\""), WIDTH / FINENESS);
-        text = text.replacen(&of, &format!("width=\"{width}\""), 1);
-        let (of, height) = (
-            format!("height=\"{}\"", layout.height),
-            layout.height / FINENESS,
-        );
-        text = text.replacen(&of, &format!("height=\"{height}\""), 1);
-        Ok(Picture {
-            mime: Mime::Svg,
-            bytes: text.into_bytes(),
-            width: width as u32,
-        })
+        picture((WIDTH, layout.height), |area| self.draw(area, &layout))
     }
 
     fn layout(&self) -> Layout {
@@ -202,7 +168,6 @@ impl Chart<'_> {
     }
 
     fn draw<'b>(&self, area: &Area<'b>, layout: &Layout) -> Drawn<'b> {
-        area.fill(&WHITE)?;
         draw_lines(
             area,
             &layout.title,
@@ -383,22 +348,6 @@ fn fits(ticks: &Ticks, range: &Range<f64>, width: i32) -> bool {
         let space = place(two[1].0) - half(&two[1].1) - place(two[0].0) - half(&two[0].1);
         space >= f64::from(3 * GAP)
     })
-}
-
-/// Lines of text, one below the other.
-fn draw_lines<'b>(
-    area: &Area<'b>,
-    lines: &[String],
-    (size, height): (i32, i32),
-    colour: &RGBColor,
-    left: i32,
-    top: i32,
-) -> Drawn<'b> {
-    let style = font::style(size, colour).pos(Pos::new(HPos::Left, VPos::Center));
-    for (text, at) in lines.iter().zip(0..) {
-        area.draw_text(text, &style, (left, top + at * height + height / 2))?;
-    }
-    Ok(())
 }
 
 /// A line through points, broken as its look says.

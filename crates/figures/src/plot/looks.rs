@@ -7,7 +7,7 @@ use plotters::prelude::*;
 /// which is too pale for a line on white, and without orange, which resembles vermillion; instead wine
 /// (Tol 2021).
 pub(super) const BLUE: RGBColor = RGBColor(0, 114, 178);
-const VERMILLION: RGBColor = RGBColor(213, 94, 0);
+pub(super) const VERMILLION: RGBColor = RGBColor(213, 94, 0);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const WINE: RGBColor = RGBColor(136, 34, 85);

@@ -17,6 +17,19 @@ struct Text {
     bottom: i32,
 }
 
+impl Text {
+    /// The text turned by 90 degrees around this point, so that it reads upwards.
+    fn rotated(self, (x, y): (i32, i32)) -> Text {
+        Text {
+            left: x + self.top - y,
+            top: y - (self.right - x),
+            right: x + self.bottom - y,
+            bottom: y - (self.left - x),
+            ..self
+        }
+    }
+}
+
 fn svg(output: &Output) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plot.svg");
@@ -57,6 +70,10 @@ fn readable(output: &Output) -> Vec<Text> {
             top: middle - half,
             right: left + width,
             bottom: middle + half,
+        };
+        let text = match tag[..tag.find('>').unwrap()].contains("rotate(270,") {
+            true => text.rotated((number("x") as i32, middle)),
+            false => text,
         };
         assert!(
             text.left >= 0 && text.right <= view[2] && text.top >= 0 && text.bottom <= view[3],
@@ -244,4 +261,162 @@ fn overlaid_histograms_are_outlines() {
     }
     let one = histogram("One", "value", &[("noisy", &values)]);
     assert_eq!(svg(&one).matches("<polygon").count(), 1);
+}
+
+/// The rectangles of a picture: left, top, right, bottom and colour. The first one is the page.
+fn rectangles(output: &Output) -> Vec<([i32; 4], String)> {
+    let svg = svg(output);
+    let tags = svg.split("<rect").skip(1);
+    tags.map(|tag| {
+        let number = |name: &str| attribute(tag, name).parse::<i32>().unwrap();
+        let (x, y) = (number("x"), number("y"));
+        let ends = [x, y, x + number("width"), y + number("height")];
+        (ends, attribute(tag, "fill").to_owned())
+    })
+    .collect()
+}
+
+/// The texts of a picture of blocks. None of them is on a block, and every word of a name and a detail is there.
+fn readable_blocks(title: &str, blocks_of: &[Block]) -> Vec<Text> {
+    let output = blocks(title, blocks_of);
+    let texts = readable(&output);
+    for text in &texts {
+        for ([left, top, right, bottom], _) in rectangles(&output).into_iter().skip(1) {
+            let apart = text.right <= left
+                || right <= text.left
+                || text.bottom <= top
+                || bottom <= text.top;
+            assert!(apart, "{text:?} is on a block");
+        }
+    }
+    let all = says(&texts).concat().replace(' ', "");
+    for text in blocks_of
+        .iter()
+        .flat_map(|block| [&block.name, &block.detail])
+    {
+        assert!(
+            all.contains(&text.replace(' ', "")),
+            "{text:?} is not in {all}"
+        );
+    }
+    texts
+}
+
+fn hourglass() -> Vec<Block> {
+    let image = |name: &str, channels: usize| {
+        Block::image(name, &format!("28x28x{channels}"), 28 * 28 * channels)
+    };
+    vec![
+        image("input", 1),
+        image("conv2d", 16),
+        image("conv2d_1", 32),
+        Block::flat("flatten", "25088", 25_088),
+        Block::flat("dense", "64", 64),
+        Block::flat("dense_1", "25088", 25_088),
+        image("reshape", 32),
+        image("conv2d_transpose", 32),
+        image("conv2d_transpose_1", 16),
+        image("conv2d_transpose_2", 1),
+    ]
+}
+
+#[test]
+fn an_autoencoder_is_an_hourglass() {
+    let texts = readable_blocks("An autoencoder", &hourglass());
+    let count = |size: &str| texts.iter().filter(|text| text.says == size).count();
+    // The waist's detail says 64 as well.
+    for (size, times) in [("784", 2), ("12,544", 2), ("25,088", 2), ("64", 2)] {
+        assert_eq!(count(size), times, "{size}");
+    }
+    assert!(says(&texts).contains(&"image") && says(&texts).contains(&"flat vector"));
+
+    let output = blocks("An autoencoder", &hourglass());
+    // After the page and the two colours of the legend.
+    let shapes = rectangles(&output).split_off(3);
+    assert_eq!(shapes.len(), 10);
+    assert_eq!(svg(&output).matches("<polygon").count(), 9);
+    let heights: Vec<i32> = shapes.iter().map(|(ends, _)| ends[3] - ends[1]).collect();
+    let unit = f64::from(heights[4]) / 2.0;
+    for (block, (([left, top, right, bottom], colour), height)) in
+        hourglass().iter().zip(shapes.iter().zip(&heights))
+    {
+        let doublings = (block.size as f64 / 64.0).log2() + 2.0;
+        assert!(
+            (f64::from(*height) - unit * doublings).abs() <= 6.0,
+            "{block:?}: {height}"
+        );
+        assert_eq!(right - left, shapes[0].0[2] - shapes[0].0[0]);
+        assert!((top + bottom - shapes[0].0[1] - shapes[0].0[3]).abs() <= 2);
+        let is_flat = *colour != shapes[0].1;
+        assert_eq!(is_flat, block.role == Role::Flat, "{block:?}");
+    }
+    let alt = output.alt_text();
+    assert!(alt.starts_with("An autoencoder: "), "{alt}");
+    assert!(
+        alt.contains("input with 784, conv2d with 12,544, ") && alt.contains("dense with 64, "),
+        "{alt}"
+    );
+}
+
+#[test]
+fn one_to_forty_blocks_can_be_read() {
+    for n in 1..=40 {
+        let many: Vec<Block> = (0..n)
+            .map(|at| match at == n / 2 {
+                true => Block::flat("dense", "1024", 1024),
+                false => Block::image(
+                    &format!("conv2d_transpose_{at}"),
+                    "64x64x512",
+                    (64 * 64 * 512) >> (7 * at % 9),
+                ),
+            })
+            .collect();
+        let texts = readable_blocks("Many", &many);
+        for text in &texts {
+            let least = if text.says == "Many" { 26 } else { 22 };
+            assert!(text.size >= least * crate::picture::FINENESS, "{text:?}");
+        }
+        assert!(says(&texts).contains(&"1,024"), "{n}");
+    }
+    let more = vec![Block::flat("dense", "64", 64); 41];
+    let error = blocks("More", &more).html().unwrap_err().to_string();
+    assert!(
+        error.contains("41 blocks") && error.contains("at most 40"),
+        "{error}"
+    );
+}
+
+#[test]
+fn blocks_of_any_size_and_name_can_be_read() {
+    let long = "a name that is much longer than the space below one block";
+    let word = "m".repeat(100);
+    let any = [
+        Block::image("", "", 1),
+        Block::flat(long, &word, usize::MAX),
+        Block::image(&word, long, 5),
+        Block::flat("a < b & c", "-", 1_000_000),
+    ];
+    for n in 1..=4 {
+        readable_blocks(long, &any[..n]);
+        readable_blocks(&word, &any[4 - n..]);
+    }
+    // One colour needs no legend, and equal sizes share one number.
+    let same = [
+        Block::flat("dense", "a", 300),
+        Block::flat("relu", "b", 300),
+    ];
+    assert_eq!(
+        says(&readable_blocks("Same", &same)),
+        ["Same", "300", "dense", "a", "relu", "b"]
+    );
+}
+
+#[test]
+fn a_block_of_no_size_is_an_error() {
+    let mut none = hourglass();
+    none[4].size = 0;
+    let error = blocks("None", &none).html().unwrap_err().to_string();
+    assert!(error.contains("block 4, \"dense\", has size 0"), "{error}");
+    let error = blocks("None", &[]).html().unwrap_err().to_string();
+    assert!(error.contains("nothing to draw"), "{error}");
 }

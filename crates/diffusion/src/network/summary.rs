@@ -1,12 +1,12 @@
-//! The table of a model's layers.
+//! The table of a network's layers.
 
 use std::fmt;
 
 use figures::{Output, table, thousands};
 
-use super::layer::Layer;
+use super::named_layer::NamedLayer;
 
-/// The table of a model's layers. Shown by a notebook as a table, printed as text elsewhere.
+/// The table of a network's layers. Shown by a notebook as a table, printed as text elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// One row for each layer, from input to output.
@@ -29,7 +29,7 @@ pub struct SummaryRow {
 }
 
 impl Summary {
-    pub(super) fn of(layers: &[Layer]) -> Summary {
+    pub(crate) fn of(layers: &[NamedLayer]) -> Summary {
         let rows = layers.iter().map(|layer| SummaryRow {
             name: layer.name.clone(),
             kind: layer.kind,

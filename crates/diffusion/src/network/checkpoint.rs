@@ -1,22 +1,21 @@
-//! Checkpoints: a model's weights and configuration in a safetensors file.
+//! Checkpoints: a network's weights, and what it was built from, in a safetensors file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use figures::with_home;
 use tch::{Kind, Tensor};
 
-use super::layer::Layer;
+use super::named_layer::NamedLayer;
 use crate::store::{self, Store};
 
 /// Metadata keys of a checkpoint.
 const MODEL_KEY: &str = "model";
 const CONFIG_KEY: &str = "config";
 
-/// Writes layers and settings of this kind of model.
-pub(super) fn save(
-    layers: &[Layer],
+/// Writes layers and settings of this kind of network.
+pub(crate) fn save_layers(
+    layers: &[NamedLayer],
     model: &str,
     settings: String,
     path: &Path,
@@ -30,59 +29,73 @@ pub(super) fn save(
     store::write(path, &weights, kind, metadata)
 }
 
-/// The first of these checkpoints that exists.
-pub(super) fn first_of<'a>(paths: &[&'a str]) -> Result<&'a str> {
-    let found = paths
-        .iter()
-        .find(|path| with_home(Path::new(path)).is_ok_and(|path| path.exists()));
-    match found {
-        Some(path) => Ok(path),
-        None => bail!("no checkpoint found; looked for {}", paths.join(", ")),
+/// The trained network of this name: what an earlier notebook saved in `saved/`, else the weights that come with the
+/// lesson, in `weights/`. Says which one it was; a saved file that cannot be loaded is skipped with a line.
+pub(crate) fn trained<T>(name: &str, load: &dyn Fn(&Path) -> Result<T>) -> Result<T> {
+    let [saved, ours] =
+        ["saved", "weights"].map(|folder| PathBuf::from(format!("{folder}/{name}.safetensors")));
+    if saved.exists() {
+        match load(&saved) {
+            Ok(network) => {
+                println!("Weights from {}.", saved.display());
+                return Ok(network);
+            }
+            Err(error) => println!("{} is skipped: {error:#}", saved.display()),
+        }
     }
+    ensure!(
+        ours.exists(),
+        "there is no trained network {name:?}; looked for {} and {}",
+        saved.display(),
+        ours.display()
+    );
+    let network = load(&ours)?;
+    println!("Weights from {}.", ours.display());
+    Ok(network)
 }
 
-/// A file that was read, and is of the right kind of model.
-pub(super) struct Checkpoint {
+/// A file that was read, and is of the right kind of network.
+pub(crate) struct Checkpoint {
     store: Store,
     path: PathBuf,
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint of this kind of model.
-    pub(super) fn read(kind: &str, path: &Path) -> Result<Checkpoint> {
+    /// Reads a checkpoint of this kind of network.
+    pub(crate) fn read(kind: &str, path: &Path) -> Result<Checkpoint> {
         let checkpoint = Checkpoint {
             store: store::read(path)?,
             path: path.to_owned(),
         };
         let found = checkpoint.store.metadata.get(MODEL_KEY);
         let check = || -> Result<()> {
-            ensure!(
-                found.is_some_and(|found| found == kind),
-                "it holds a model of kind {}; expected {kind:?}",
-                found.map_or("unknown".to_owned(), |found| format!("{found:?}")),
-            );
-            Ok(())
+            match found.map(String::as_str) {
+                Some(found) if found == kind => Ok(()),
+                Some(found @ ("cnn" | "classifier")) => bail!(
+                    "it is a {found} of an earlier version of this lesson, without its list of layers: delete the file, \
+                     or save the network anew"
+                ),
+                Some(found) => bail!("it holds a network of kind {found:?}; expected {kind:?}"),
+                None => bail!("it does not say what kind of network it holds; expected {kind:?}"),
+            }
         };
         checkpoint.named(check())?;
         Ok(checkpoint)
     }
 
-    /// The settings that the model was built from.
-    pub(super) fn settings(&self) -> Result<&str> {
+    /// What the network was built from.
+    pub(crate) fn settings(&self) -> Result<&str> {
         let settings = self.store.metadata.get(CONFIG_KEY).map(String::as_str);
         self.named(settings.context("it names no configuration"))
     }
 
-    /// The error of a model that cannot be built from this file.
-    pub(super) fn refused(&self, error: Error) -> Error {
-        error.context(format!(
-            "{} is not a checkpoint of this model",
-            self.path.display()
-        ))
+    /// The error of a network that cannot be built from this file.
+    pub(crate) fn refused(&self, error: Error) -> Error {
+        error.context(format!("{} cannot be loaded", self.path.display()))
     }
 
     /// Gives layers their weights, once everything about them is right.
-    pub(super) fn load_into(mut self, layers: &mut [Layer]) -> Result<()> {
+    pub(crate) fn load_into(mut self, layers: &mut [NamedLayer]) -> Result<()> {
         let weights = self.take_weights(layers);
         let mut weights = self.named(weights)?.into_iter();
         for layer in layers {
@@ -95,7 +108,7 @@ impl Checkpoint {
     }
 
     /// The tensors in the order of `layers`.
-    fn take_weights(&mut self, layers: &[Layer]) -> Result<Vec<Tensor>> {
+    fn take_weights(&mut self, layers: &[NamedLayer]) -> Result<Vec<Tensor>> {
         let found = &mut self.store.tensors;
         let mut weights = Vec::new();
         for (name, weight) in named_weights(layers) {
@@ -116,7 +129,7 @@ impl Checkpoint {
         }
         ensure!(
             found.is_empty(),
-            "it holds tensors that this model does not know: {}",
+            "it holds tensors that this network does not have: {}",
             found.keys().cloned().collect::<Vec<_>>().join(", "),
         );
         Ok(weights)
@@ -127,7 +140,7 @@ impl Checkpoint {
     }
 }
 
-fn named_weights(layers: &[Layer]) -> impl Iterator<Item = (String, Tensor)> + '_ {
+fn named_weights(layers: &[NamedLayer]) -> impl Iterator<Item = (String, Tensor)> + '_ {
     layers.iter().flat_map(|layer| {
         layer
             .weights

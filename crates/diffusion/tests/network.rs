@@ -1,17 +1,23 @@
-//! Layers that freeze, checkpoints that are whole or refused.
+//! The lesson's network: its first weights, layers that freeze, files that are whole or refused.
 #![allow(clippy::unwrap_used)]
 
 use diffusion::prelude::*;
+use std::collections::HashMap;
 use std::fs;
 
-fn cnn(seed: u64) -> Cnn {
-    Cnn::new(CnnConfig {
-        seed,
-        ..Default::default()
-    })
+fn cnn(seed: u64) -> Network {
+    Network::new([28, 28, 1], lesson_cnn())
+        .unwrap()
+        .seeded(seed)
 }
 
-fn weights(cnn: &Cnn) -> Vec<Tensor> {
+/// A network that is compiled as in the lesson.
+fn compiled(mut network: Network) -> Network {
+    network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    network
+}
+
+fn weights(cnn: &Network) -> Vec<Tensor> {
     cnn.layers()
         .iter()
         .flat_map(|layer| {
@@ -62,7 +68,7 @@ fn new_weights_are_glorot_uniform_and_biases_zero() {
 }
 
 /// All weights in one number (FNV-1a over their 32 bits each): another bit anywhere is another number.
-fn fingerprint(cnn: &Cnn) -> u64 {
+fn fingerprint(cnn: &Network) -> u64 {
     weights(cnn)
         .iter()
         .flat_map(|weight| Vec::<f32>::try_from(weight.view(-1)).unwrap())
@@ -73,39 +79,28 @@ fn fingerprint(cnn: &Cnn) -> u64 {
 
 #[test]
 fn the_default_weights_are_those_of_the_first_version() {
-    // Printed by the version before initialisations could be chosen.
-    let default = Cnn::new(CnnConfig::default());
-    assert_eq!(fingerprint(&default), 0x8e15_408b_0a31_5f98);
+    // Printed by the first version, whose default seed was 26.
+    assert_eq!(fingerprint(&cnn(26)), 0x8e15_408b_0a31_5f98);
     assert_eq!(fingerprint(&cnn(1)), 0xa88f_476e_ca31_3c9e);
-    let before: CnnConfig = serde_json::from_str(r#"{"seed":1}"#).unwrap();
-    assert_eq!(
-        (before.seed, before.initialisation),
-        (1, Initialisation::Keras)
-    );
-    let older: CnnConfig = serde_json::from_str(r#"{"seed":1,"start":"calibrated"}"#).unwrap();
-    assert_eq!(older.initialisation, Initialisation::Calibrated);
-    assert!(serde_json::from_str::<CnnConfig>(r#"{"seed":1,"stat":"keras"}"#).is_err());
+    let default = Network::new([28, 28, 1], lesson_cnn()).unwrap();
+    assert_eq!(fingerprint(&default), fingerprint(&cnn(1)));
 }
 
-fn calibrated(seed: u64) -> Cnn {
-    Cnn::new(CnnConfig {
-        seed,
-        initialisation: Initialisation::Calibrated,
-    })
+fn calibrated(seed: u64) -> Network {
+    cnn(seed).initialised(Initialisation::Calibrated)
 }
 
 #[test]
-fn a_checkpoint_keeps_the_initialisation() {
+fn a_file_keeps_the_seed_and_the_initialisation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
-    for cnn in [cnn(3), calibrated(3)] {
+    for (seed, cnn) in [(3, cnn(3)), (4, calibrated(4))] {
         cnn.save(&path).unwrap();
-        let loaded = Cnn::load(&path).unwrap();
-        assert_eq!(loaded.config(), cnn.config());
-        let again = Cnn::new(loaded.config().clone());
+        // Drawn anew, the weights depend on what the file says besides the weights.
+        let again = Network::load(&path).unwrap().seeded(seed);
         assert_eq!(fingerprint(&again), fingerprint(&cnn));
     }
-    assert_ne!(cnn(3).config(), calibrated(3).config());
+    assert_ne!(fingerprint(&cnn(4)), fingerprint(&calibrated(4)));
 }
 
 #[test]
@@ -137,20 +132,21 @@ fn the_calibrated_initialisation_has_the_mean_brightness_and_keeps_its_units_ali
     let noisy = add_noise(&mnist.test.images(1000).unwrap(), 0.5).unwrap();
     let mean = |images: &Tensor| images.mean(Kind::Double).double_value(&[]);
     let brightness = mean(&mnist.train.images(60_000).unwrap());
-    let config = FitConfig {
+    let fit = Fit {
         validation: 0,
         quiet: true,
-        ..Default::default()
+        ..Fit::default()
     };
     for seed in 1..=3 {
-        let mut cnn = calibrated(seed);
-        let output = mean(&cnn.denoise(&noisy).unwrap());
+        let mut cnn = compiled(calibrated(seed));
+        let output = mean(&cnn.predict(&noisy).unwrap());
         assert!(
             (output - brightness).abs() < 0.005,
             "seed {seed}: {output}; the digits' brightness is {brightness}"
         );
-        fit(&mut cnn, &few, &config).unwrap();
-        let alive = cnn.encode(&noisy).unwrap().gt(0.0).any_dim(0, false);
+        cnn.fit(&few.noisy(0.5).unwrap(), &fit).unwrap();
+        let units = cnn.up_to("dense").unwrap().predict(&noisy).unwrap();
+        let alive = units.gt(0.0).any_dim(0, false);
         let alive = alive.sum(Kind::Int64).int64_value(&[]);
         assert!(alive >= 60, "seed {seed}: {alive} of 64 units are alive");
     }
@@ -191,7 +187,7 @@ fn layers_out_of_range_are_named() {
     for (error, words) in [
         (
             cnn.freeze(0..12).unwrap_err(),
-            "layers 0..12 are out of range: this model has 10 layers, 0 to 9",
+            "layers 0..12 are out of range: this network has 10 layers, 0 to 9",
         ),
         (
             cnn.unfreeze(12..).unwrap_err(),
@@ -200,7 +196,7 @@ fn layers_out_of_range_are_named() {
         (cnn.freeze(..=10).unwrap_err(), "layers 0..11"),
         (
             cnn.unfreeze_last(11).unwrap_err(),
-            "the last 11 layers: this model has 10",
+            "the last 11 layers: this network has 10",
         ),
     ] {
         assert!(error.to_string().contains(words), "{error}");
@@ -220,12 +216,13 @@ fn frozen_layers_do_not_change_by_a_single_bit() {
     cnn.freeze(..).unwrap();
     cnn.unfreeze_last(4).unwrap();
     let before = weights(&cnn);
-    let config = FitConfig {
+    let mut cnn = compiled(cnn);
+    let fit = Fit {
         batch_size: 100,
         validation: 0,
-        ..Default::default()
+        ..Fit::default()
     };
-    fit(&mut cnn, &few, &config).unwrap();
+    cnn.fit(&few.noisy(0.5).unwrap(), &fit).unwrap();
     let changed: Vec<bool> = before
         .iter()
         .zip(weights(&cnn))
@@ -241,32 +238,50 @@ fn a_checkpoint_brings_the_weights_back() {
     let path = folder.path().join("deep/er/cnn.safetensors");
     let saved = cnn(5);
     saved.save(&path).unwrap();
-    assert_eq!(weights(&Cnn::load(&path).unwrap()), weights(&saved));
+    assert_eq!(weights(&Network::load(&path).unwrap()), weights(&saved));
     saved.save_half(&path).unwrap();
     assert!(fs::metadata(&path).unwrap().len() < 6_600_000);
-    for (half, full) in weights(&Cnn::load(&path).unwrap())
+    for (half, full) in weights(&Network::load(&path).unwrap())
         .iter()
         .zip(weights(&saved))
     {
         let largest = full.abs().max().double_value(&[]);
         assert!((half - full).abs().max().double_value(&[]) <= largest * 2f64.powi(-11));
     }
-    // Nothing half-written lies around, and loading keeps what is frozen frozen.
+    // Nothing half-written lies around.
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    let mut frozen = cnn(6);
-    frozen.freeze(..).unwrap();
-    frozen.load_weights(&path).unwrap();
-    assert_eq!(frozen.summary().trainable(), 0);
-    assert!(
-        frozen.layers()[1]
-            .weights
-            .iter()
-            .all(|(_, weight)| !weight.requires_grad())
-    );
 }
 
-/// A safetensors file with these tensors, and metadata that names this kind of model.
-fn checkpoint(kind: Option<&str>, tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
+#[test]
+fn a_file_keeps_what_is_frozen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    let mut tuned = cnn(6);
+    tuned.freeze(..).unwrap();
+    tuned.unfreeze_last(4).unwrap();
+    tuned.save(&path).unwrap();
+    let loaded = Network::load(&path).unwrap();
+    for (loaded, saved) in loaded.layers().iter().zip(tuned.layers()) {
+        assert_eq!(
+            loaded.is_trainable(),
+            saved.is_trainable(),
+            "{}",
+            saved.name
+        );
+        let mut weights = loaded.weights.iter();
+        assert!(weights.all(|(_, weight)| weight.requires_grad() == saved.is_trainable()));
+    }
+    assert_eq!(loaded.summary(), tuned.summary());
+}
+
+/// The metadata of a network's file.
+fn metadata(file: &[u8]) -> HashMap<String, String> {
+    let (_, header) = safetensors::SafeTensors::read_metadata(file).unwrap();
+    header.metadata().clone().unwrap()
+}
+
+/// A safetensors file with these tensors and these texts.
+fn checkpoint(texts: &HashMap<String, String>, tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
     let zeros = vec![
         0u8;
         4 * tensors
@@ -283,17 +298,22 @@ fn checkpoint(kind: Option<&str>, tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
                 .unwrap(),
         )
     });
-    let metadata = kind.map(|kind| [("model".to_owned(), kind.to_owned())].into());
-    safetensors::serialize(views, &metadata).unwrap()
+    safetensors::serialize(views, &Some(texts.clone())).unwrap()
 }
 
 #[test]
-fn a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing() {
+fn a_file_that_does_not_fit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
-    let mut model = cnn(5);
+    let model = cnn(5);
     model.save(&path).unwrap();
     let good = fs::read(&path).unwrap();
+    let texts = metadata(&good);
+    let of_kind = |kind: &str| {
+        let mut texts = texts.clone();
+        texts.insert("model".to_owned(), kind.to_owned());
+        texts
+    };
     let shapes: Vec<(String, Vec<usize>)> = model
         .layers()
         .iter()
@@ -306,15 +326,14 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing() {
             })
         })
         .collect();
-    let without_first = checkpoint(Some("cnn"), &shapes[1..]);
+    let without_first = checkpoint(&texts, &shapes[1..]);
     let with_extra = checkpoint(
-        Some("cnn"),
+        &texts,
         &[shapes.clone(), vec![("attention.kernel".into(), vec![2])]].concat(),
     );
     let mut reshaped = shapes.clone();
     reshaped[2].1 = vec![32, 5, 5, 16];
-    let before = weights(&model);
-    let cases: [(Vec<u8>, &str); 8] = [
+    let cases: [(Vec<u8>, &str); 9] = [
         (good[..good.len() - 10].to_vec(), "truncated"),
         (good[..100].to_vec(), "truncated"),
         (
@@ -322,36 +341,42 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing() {
             "not a safetensors file",
         ),
         (
-            checkpoint(Some("unet"), &shapes),
-            "kind \"unet\"; expected \"cnn\"",
+            checkpoint(&of_kind("unet"), &shapes),
+            "kind \"unet\"; expected \"network\"",
         ),
-        (checkpoint(None, &shapes), "kind unknown"),
-        (without_first, "the tensor conv2d.kernel is missing"),
-        (with_extra, "does not know: attention.kernel"),
         (
-            checkpoint(Some("cnn"), &reshaped),
+            checkpoint(&of_kind("cnn"), &shapes),
+            "a cnn of an earlier version of this lesson, without its list of layers: delete the file",
+        ),
+        (
+            checkpoint(&HashMap::new(), &shapes),
+            "does not say what kind of network it holds",
+        ),
+        (without_first, "the tensor conv2d.kernel is missing"),
+        (with_extra, "does not have: attention.kernel"),
+        (
+            checkpoint(&texts, &reshaped),
             "conv2d_1.kernel has shape [32, 5, 5, 16]; expected [32, 3, 3, 16]",
         ),
     ];
     for (bytes, words) in cases {
         fs::write(&path, bytes).unwrap();
-        let error = format!("{:?}", model.load_weights(&path).unwrap_err());
+        let error = format!("{:?}", Network::load(&path).unwrap_err());
         assert!(error.contains(words), "{words:?} is not in: {error}");
         assert!(error.contains("cnn.safetensors"), "{error}");
     }
     let error = format!(
         "{:?}",
-        model.load_weights(folder.path().join("none")).unwrap_err()
+        Network::load(folder.path().join("none")).unwrap_err()
     );
     assert!(error.contains("cannot read the checkpoint"), "{error}");
-    assert_eq!(weights(&model), before);
 }
 
 #[test]
 fn weights_of_another_type_or_not_finite_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
-    let mut model = cnn(5);
+    let model = cnn(5);
     model.save(&path).unwrap();
     let good = fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
@@ -366,7 +391,7 @@ fn weights_of_another_type_or_not_finite_are_refused() {
         (integers, "holds I32; expected F32 or F16"),
     ] {
         fs::write(&path, bytes).unwrap();
-        let error = format!("{:?}", model.load_weights(&path).unwrap_err());
+        let error = format!("{:?}", Network::load(&path).unwrap_err());
         assert!(error.contains(words), "{words:?} is not in: {error}");
     }
 }
@@ -391,46 +416,48 @@ fn an_older_checkpoint_survives_a_failed_save() {
         .collect();
     names.sort();
     assert_eq!(names, ["blocked", "cnn.safetensors"]);
-    assert!(Cnn::load(&path).is_ok());
+    assert!(Network::load(&path).is_ok());
 }
 
 #[test]
 fn images_of_another_shape_are_refused() {
     let error = cnn(1)
-        .denoise(&Tensor::zeros([2, 28, 28], (Kind::Float, tch::Device::Cpu)))
+        .predict(&Tensor::zeros([2, 28, 28], (Kind::Float, tch::Device::Cpu)))
         .unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("(N, 1, 28, 28); these have [2, 28, 28]"),
+        error.to_string().contains(
+            "takes (28, 28, 1) for each image, a tensor (N, 1, 28, 28); this one has [2, 28, 28]"
+        ),
         "{error}"
     );
 }
 
 #[test]
-fn a_checkpoint_keeps_its_configuration() {
+fn a_file_with_another_list_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
     cnn(5).save(&path).unwrap();
-    let loaded = Cnn::load(&path).unwrap();
-    assert_eq!(loaded.config(), cnn(5).config());
-    assert_ne!(loaded.config(), cnn(6).config());
-    for (metadata, words) in [
-        (vec![("model", "cnn")], "names no configuration"),
-        (
-            vec![("model", "cnn"), ("config", "{\"depth\": 3}")],
-            "{\"depth\": 3} is not this model's",
-        ),
-        (vec![("model", "unet"), ("config", "{}")], "kind \"unet\""),
+    let texts = metadata(&fs::read(&path).unwrap());
+    let with_list = |list: Option<&str>| {
+        let mut texts = texts.clone();
+        texts.remove("config");
+        texts.extend(list.map(|list| ("config".to_owned(), list.to_owned())));
+        texts
+    };
+    let even = texts["config"].replacen("\"size\":3", "\"size\":4", 1);
+    let unknown = texts["config"].replacen("\"frozen\":[]", "\"frozen\":[\"attention\"]", 1);
+    for (list, words) in [
+        (None, "names no configuration"),
+        (Some("{\"depth\": 3}"), "list of layers cannot be read"),
+        (Some(even.as_str()), "layer 1, conv2d(16, 4).relu()"),
+        (Some(unknown.as_str()), "no layer \"attention\""),
     ] {
-        let metadata = metadata
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let zero = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4])
-            .unwrap();
-        let bytes = safetensors::serialize([("x", zero)], &Some(metadata.collect())).unwrap();
-        fs::write(&path, bytes).unwrap();
-        let error = format!("{:?}", Cnn::load(&path).unwrap_err());
+        fs::write(
+            &path,
+            checkpoint(&with_list(list), &[("x".into(), vec![1])]),
+        )
+        .unwrap();
+        let error = format!("{:?}", Network::load(&path).unwrap_err());
         assert!(error.contains(words), "{words:?} is not in: {error}");
     }
 }
@@ -441,8 +468,14 @@ fn whole_numbers_and_other_shapes_are_no_images() {
     let bytes = Tensor::zeros([1, 1, 28, 28], (Kind::Uint8, Device::Cpu));
     let flat = Tensor::zeros([784], (Kind::Float, Device::Cpu));
     for (error, words) in [
-        (cnn.denoise(&bytes).unwrap_err(), "these hold Uint8 numbers"),
-        (cnn.encode(&flat).unwrap_err(), "these have [784]"),
+        (
+            cnn.predict(&bytes).unwrap_err(),
+            "this tensor holds Uint8 numbers",
+        ),
+        (
+            cnn.up_to("dense").unwrap().forward(&flat).unwrap_err(),
+            "this one has [784]",
+        ),
         (
             add_noise(&bytes, 0.5).unwrap_err(),
             "this tensor holds Uint8 numbers",
@@ -463,10 +496,10 @@ fn an_evaluation_in_mixed_precision_equals_one_in_float32() {
         env!("CARGO_MANIFEST_DIR"),
         "/../../notebooks/weights/cnn.safetensors"
     );
-    let cnn = Cnn::load(weights).unwrap();
+    let cnn = Network::load(weights).unwrap();
     let test = Mnist::load().unwrap().test;
     let [exact, mixed] = [Precision::Float32, Precision::Mixed]
-        .map(|precision| score(&test, 0.5, |noisy| cnn.denoise_in(precision, noisy)).unwrap());
+        .map(|precision| score(&test, 0.5, |noisy| cnn.predict_in(precision, noisy)).unwrap());
     assert_eq!(mixed.images, 10_000);
     let (psnr, ssim) = (mixed.psnr - exact.psnr, mixed.ssim - exact.ssim);
     assert!(psnr.abs() < 0.01, "PSNR differs by {psnr} dB");
@@ -481,25 +514,26 @@ fn a_tilde_is_the_home_folder() {
         cnn(1).save("~/nets/cnn.safetensors").unwrap();
         assert!(home.join("nets/cnn.safetensors").is_file());
         assert_eq!(
-            weights(&Cnn::load("~/nets/cnn.safetensors").unwrap()),
+            weights(&Network::load("~/nets/cnn.safetensors").unwrap()),
             weights(&cnn(1))
         );
-        assert!(Cnn::load_first(&["saved/none", "~/nets/cnn.safetensors"]).is_ok());
         let few = Mnist::load_from("~/data").unwrap().train;
-        let config = FitConfig {
+        let pairs = few.noisy(0.5).unwrap();
+        let fit = Fit {
             batch_size: 10,
             validation: 2,
-            ..Default::default()
+            ..Fit::default()
         };
-        let training = fit_in_background(cnn(1), &few, &config, "~/run").unwrap();
+        let mut cnn = compiled(cnn(1));
+        let training = cnn.fit_in_background(&pairs, &fit, "~/run").unwrap();
         training.wait().unwrap();
         assert!(home.join("run/checkpoint.safetensors").is_file());
         // What is there already is not overwritten.
-        let again = FitConfig {
+        let again = Fit {
             checkpoint: Some("~/run/checkpoint.safetensors".into()),
-            ..config
+            ..fit
         };
-        let error = fit(&mut cnn(1), &few, &again).unwrap_err().to_string();
+        let error = cnn.fit(&pairs, &again).unwrap_err().to_string();
         assert!(error.contains("holds a training already"), "{error}");
         return;
     }
