@@ -44,7 +44,7 @@ INFERENCE_BATCH = 256
 # The race to 19 dB.
 GOAL, BATCH, EPOCHS, EVALUATIONS, TRAIN = 19.0, 128, 6, 4, 55_000
 
-# What `Initialisation::Calibrated` of crates/diffusion/src/cnn.rs changes in the first weights.
+# What `Initialisation::Calibrated` of crates/diffusion/src/network/blueprint.rs changes in the first weights.
 MEAN_PIXEL, DENSE_SPREAD = 0.1307, 16.0
 
 # The deeper network: how many more convolutions of 32 channels follow the second one.

@@ -121,7 +121,7 @@ class Images:
 
 
 def first_weights(folder):
-    """The lesson's checkpoint: name -> float32 array, laid out as described in crates/diffusion/src/cnn.rs."""
+    """The lesson's checkpoint: name -> float32 array, laid out as described in crates/diffusion/src/network/apply.rs."""
     from safetensors.numpy import load_file
 
     if folder is None:

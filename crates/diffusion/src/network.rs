@@ -76,11 +76,15 @@ pub struct Network {
     compiled: Option<Compiled>,
 }
 
-/// What a file says about a network besides its weights.
+/// What a file says about a network besides its weights: the fields of its [`Blueprint`] (written out, because serde accepts
+/// unknown fields beside flattened ones), and which layers are frozen.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Description {
-    #[serde(flatten)]
-    blueprint: Blueprint,
+    input: Vec<i64>,
+    layers: Vec<Layer>,
+    seed: u64,
+    initialisation: Initialisation,
     frozen: Vec<String>,
 }
 
@@ -436,8 +440,12 @@ impl Network {
     /// The list of layers, and which of them are frozen, as JSON.
     pub(crate) fn description(&self) -> Result<String> {
         let frozen = self.layers.iter().filter(|layer| !layer.is_trainable());
+        let blueprint = self.blueprint.clone();
         Ok(serde_json::to_string(&Description {
-            blueprint: self.blueprint.clone(),
+            input: blueprint.input,
+            layers: blueprint.layers,
+            seed: blueprint.seed,
+            initialisation: blueprint.initialisation,
             frozen: frozen.map(|layer| layer.name.clone()).collect(),
         })?)
     }
@@ -452,7 +460,12 @@ impl Network {
         let built = || -> Result<Network> {
             let description: Description = serde_json::from_str(file.settings()?)
                 .context("its list of layers cannot be read")?;
-            let mut network = Network::of(description.blueprint)?;
+            let mut network = Network::of(Blueprint {
+                input: description.input,
+                layers: description.layers,
+                seed: description.seed,
+                initialisation: description.initialisation,
+            })?;
             for name in &description.frozen {
                 let at = network.position(name)?;
                 network.layers[at].set_trainable(false);

@@ -1,32 +1,31 @@
-//! The lesson's network: its first weights, layers that freeze, files that are whole or refused.
+//! A network's first weights, layers that freeze, and what a network makes of images.
 #![allow(clippy::unwrap_used)]
 
 use diffusion::prelude::*;
-use std::collections::HashMap;
-use std::fs;
+use diffusion::rng::Rng;
 
 fn cnn(seed: u64) -> Network {
-    Network::new([28, 28, 1], lesson_cnn())
-        .unwrap()
-        .seeded(seed)
+    let network = Network::new([28, 28, 1], lesson_cnn()).unwrap();
+    network.seeded(seed)
 }
 
-/// A network that is compiled as in the lesson.
-fn compiled(mut network: Network) -> Network {
-    network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
-    network
+fn calibrated(seed: u64) -> Network {
+    cnn(seed).initialised(Initialisation::Calibrated)
 }
 
-fn weights(cnn: &Network) -> Vec<Tensor> {
-    cnn.layers()
-        .iter()
-        .flat_map(|layer| {
-            layer
-                .weights
-                .iter()
-                .map(|(_, weight)| weight.detach().copy())
-        })
-        .collect()
+fn weights(network: &Network) -> Vec<Tensor> {
+    let weights = network.layers().iter().flat_map(|layer| &layer.weights);
+    weights.map(|(_, weight)| weight.detach().copy()).collect()
+}
+
+/// Random images for the lesson's networks.
+fn images(count: i64) -> Tensor {
+    Rng::new(5).uniform(0.5, &[count, 1, 28, 28]) + 0.5
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
 }
 
 #[test]
@@ -67,9 +66,18 @@ fn new_weights_are_glorot_uniform_and_biases_zero() {
     assert_ne!(weights(&cnn)[0], weights(&self::cnn(2))[0]);
 }
 
+#[test]
+fn a_normalisation_begins_with_gamma_one_and_beta_zero() {
+    let network = Network::new([4, 4, 6], vec![group_norm(3)]).unwrap();
+    let layer = network.layer("group_normalization").unwrap();
+    let float = (Kind::Float, Device::Cpu);
+    assert_eq!(layer.weight("gamma").unwrap(), Tensor::ones([6], float));
+    assert_eq!(layer.weight("beta").unwrap(), Tensor::zeros([6], float));
+}
+
 /// All weights in one number (FNV-1a over their 32 bits each): another bit anywhere is another number.
-fn fingerprint(cnn: &Network) -> u64 {
-    weights(cnn)
+fn fingerprint(network: &Network) -> u64 {
+    weights(network)
         .iter()
         .flat_map(|weight| Vec::<f32>::try_from(weight.view(-1)).unwrap())
         .fold(0xcbf2_9ce4_8422_2325, |hash, number| {
@@ -78,29 +86,15 @@ fn fingerprint(cnn: &Network) -> u64 {
 }
 
 #[test]
-fn the_default_weights_are_those_of_the_first_version() {
-    // Printed by the first version, whose default seed was 26.
+fn the_lessons_weights_are_those_of_the_first_version() {
+    // Printed by the version before initialisations could be chosen, with the lesson's seed and with seed 1.
     assert_eq!(fingerprint(&cnn(26)), 0x8e15_408b_0a31_5f98);
     assert_eq!(fingerprint(&cnn(1)), 0xa88f_476e_ca31_3c9e);
     let default = Network::new([28, 28, 1], lesson_cnn()).unwrap();
     assert_eq!(fingerprint(&default), fingerprint(&cnn(1)));
-}
-
-fn calibrated(seed: u64) -> Network {
-    cnn(seed).initialised(Initialisation::Calibrated)
-}
-
-#[test]
-fn a_file_keeps_the_seed_and_the_initialisation() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.safetensors");
-    for (seed, cnn) in [(3, cnn(3)), (4, calibrated(4))] {
-        cnn.save(&path).unwrap();
-        // Drawn anew, the weights depend on what the file says besides the weights.
-        let again = Network::load(&path).unwrap().seeded(seed);
-        assert_eq!(fingerprint(&again), fingerprint(&cnn));
-    }
-    assert_ne!(fingerprint(&cnn(4)), fingerprint(&calibrated(4)));
+    let keras = cnn(1).initialised(Initialisation::Keras);
+    assert_eq!(fingerprint(&keras), fingerprint(&cnn(1)));
+    assert_eq!(Initialisation::default(), Initialisation::Keras);
 }
 
 #[test]
@@ -128,6 +122,7 @@ fn the_calibrated_initialisation_differs_in_one_kernel_and_one_bias() {
 fn the_calibrated_initialisation_has_the_mean_brightness_and_keeps_its_units_alive() {
     let mnist = Mnist::load().unwrap();
     let (_, few) = mnist.train.hold_out(5_120).unwrap();
+    let few = few.noisy(0.5).unwrap();
     seed(1);
     let noisy = add_noise(&mnist.test.images(1000).unwrap(), 0.5).unwrap();
     let mean = |images: &Tensor| images.mean(Kind::Double).double_value(&[]);
@@ -138,15 +133,16 @@ fn the_calibrated_initialisation_has_the_mean_brightness_and_keeps_its_units_ali
         ..Fit::default()
     };
     for seed in 1..=3 {
-        let mut cnn = compiled(calibrated(seed));
+        let mut cnn = calibrated(seed);
         let output = mean(&cnn.predict(&noisy).unwrap());
         assert!(
             (output - brightness).abs() < 0.005,
             "seed {seed}: {output}; the digits' brightness is {brightness}"
         );
-        cnn.fit(&few.noisy(0.5).unwrap(), &fit).unwrap();
-        let units = cnn.up_to("dense").unwrap().predict(&noisy).unwrap();
-        let alive = units.gt(0.0).any_dim(0, false);
+        cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+        cnn.fit(&few, &fit).unwrap();
+        let numbers = cnn.up_to("dense").unwrap().predict(&noisy).unwrap();
+        let alive = numbers.gt(0.0).any_dim(0, false);
         let alive = alive.sum(Kind::Int64).int64_value(&[]);
         assert!(alive >= 60, "seed {seed}: {alive} of 64 units are alive");
     }
@@ -215,8 +211,8 @@ fn frozen_layers_do_not_change_by_a_single_bit() {
     let mut cnn = cnn(1);
     cnn.freeze(..).unwrap();
     cnn.unfreeze_last(4).unwrap();
+    cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
     let before = weights(&cnn);
-    let mut cnn = compiled(cnn);
     let fit = Fit {
         batch_size: 100,
         validation: 0,
@@ -232,233 +228,88 @@ fn frozen_layers_do_not_change_by_a_single_bit() {
     assert_eq!(changed, [[false; 8].as_slice(), &[true; 6]].concat());
 }
 
+/// Whether each layer may be trained.
+fn trainable(network: &Network) -> Vec<bool> {
+    let layers = network.layers().iter();
+    layers.map(NamedLayer::is_trainable).collect()
+}
+
 #[test]
-fn a_checkpoint_brings_the_weights_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("deep/er/cnn.safetensors");
-    let saved = cnn(5);
-    saved.save(&path).unwrap();
-    assert_eq!(weights(&Network::load(&path).unwrap()), weights(&saved));
-    saved.save_half(&path).unwrap();
-    assert!(fs::metadata(&path).unwrap().len() < 6_600_000);
-    for (half, full) in weights(&Network::load(&path).unwrap())
-        .iter()
-        .zip(weights(&saved))
-    {
-        let largest = full.abs().max().double_value(&[]);
-        assert!((half - full).abs().max().double_value(&[]) <= largest * 2f64.powi(-11));
+fn new_first_weights_leave_frozen_layers_frozen() {
+    let mut network = cnn(1);
+    network.freeze(1..=4).unwrap();
+    let frozen = trainable(&network);
+    let anew = network.seeded(2).initialised(Initialisation::Calibrated);
+    assert_eq!(trainable(&anew), frozen);
+    assert_eq!(anew.trainable_weights().len(), 8);
+    for layer in anew.layers() {
+        let grad = |(_, weight): &(&str, Tensor)| weight.requires_grad() == layer.is_trainable();
+        assert!(layer.weights.iter().all(grad), "{}", layer.name);
     }
-    // Nothing half-written lies around.
-    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    assert_eq!(weights(&anew), weights(&calibrated(2)));
 }
 
 #[test]
-fn a_file_keeps_what_is_frozen() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.safetensors");
-    let mut tuned = cnn(6);
-    tuned.freeze(..).unwrap();
-    tuned.unfreeze_last(4).unwrap();
-    tuned.save(&path).unwrap();
-    let loaded = Network::load(&path).unwrap();
-    for (loaded, saved) in loaded.layers().iter().zip(tuned.layers()) {
-        assert_eq!(
-            loaded.is_trainable(),
-            saved.is_trainable(),
-            "{}",
-            saved.name
-        );
-        let mut weights = loaded.weights.iter();
-        assert!(weights.all(|(_, weight)| weight.requires_grad() == saved.is_trainable()));
-    }
-    assert_eq!(loaded.summary(), tuned.summary());
-}
-
-/// The metadata of a network's file.
-fn metadata(file: &[u8]) -> HashMap<String, String> {
-    let (_, header) = safetensors::SafeTensors::read_metadata(file).unwrap();
-    header.metadata().clone().unwrap()
-}
-
-/// A safetensors file with these tensors and these texts.
-fn checkpoint(texts: &HashMap<String, String>, tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
-    let zeros = vec![
-        0u8;
-        4 * tensors
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .max()
-            .unwrap_or(0)
-    ];
-    let views = tensors.iter().map(|(name, shape)| {
-        let bytes = &zeros[..4 * shape.iter().product::<usize>()];
-        (
-            name.clone(),
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
-                .unwrap(),
-        )
-    });
-    safetensors::serialize(views, &Some(texts.clone())).unwrap()
-}
-
-#[test]
-fn a_file_that_does_not_fit_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.safetensors");
-    let model = cnn(5);
-    model.save(&path).unwrap();
-    let good = fs::read(&path).unwrap();
-    let texts = metadata(&good);
-    let of_kind = |kind: &str| {
-        let mut texts = texts.clone();
-        texts.insert("model".to_owned(), kind.to_owned());
-        texts
+fn a_clone_has_weights_and_an_optimizer_of_its_own() {
+    let mnist = Mnist::load().unwrap();
+    let few = mnist.test.first(64).unwrap().noisy(0.5).unwrap();
+    let fit = Fit {
+        batch_size: 32,
+        validation: 0,
+        quiet: true,
+        ..Fit::default()
     };
-    let shapes: Vec<(String, Vec<usize>)> = model
-        .layers()
-        .iter()
-        .flat_map(|layer| {
-            layer.weights.iter().map(|(name, weight)| {
-                (
-                    format!("{}.{name}", layer.name),
-                    weight.size().iter().map(|&size| size as usize).collect(),
-                )
-            })
-        })
-        .collect();
-    let without_first = checkpoint(&texts, &shapes[1..]);
-    let with_extra = checkpoint(
-        &texts,
-        &[shapes.clone(), vec![("attention.kernel".into(), vec![2])]].concat(),
-    );
-    let mut reshaped = shapes.clone();
-    reshaped[2].1 = vec![32, 5, 5, 16];
-    let cases: [(Vec<u8>, &str); 9] = [
-        (good[..good.len() - 10].to_vec(), "truncated"),
-        (good[..100].to_vec(), "truncated"),
-        (
-            b"not a checkpoint at all, just text".to_vec(),
-            "not a safetensors file",
-        ),
-        (
-            checkpoint(&of_kind("unet"), &shapes),
-            "kind \"unet\"; expected \"network\"",
-        ),
-        (
-            checkpoint(&of_kind("cnn"), &shapes),
-            "a cnn of an earlier version of this lesson, without its list of layers: delete the file",
-        ),
-        (
-            checkpoint(&HashMap::new(), &shapes),
-            "does not say what kind of network it holds",
-        ),
-        (without_first, "the tensor conv2d.kernel is missing"),
-        (with_extra, "does not have: attention.kernel"),
-        (
-            checkpoint(&texts, &reshaped),
-            "conv2d_1.kernel has shape [32, 5, 5, 16]; expected [32, 3, 3, 16]",
-        ),
-    ];
-    for (bytes, words) in cases {
-        fs::write(&path, bytes).unwrap();
-        let error = format!("{:?}", Network::load(&path).unwrap_err());
-        assert!(error.contains(words), "{words:?} is not in: {error}");
-        assert!(error.contains("cnn.safetensors"), "{error}");
-    }
-    let error = format!(
-        "{:?}",
-        Network::load(folder.path().join("none")).unwrap_err()
-    );
-    assert!(error.contains("cannot read the checkpoint"), "{error}");
-}
-
-#[test]
-fn weights_of_another_type_or_not_finite_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.safetensors");
-    let model = cnn(5);
-    model.save(&path).unwrap();
-    let good = fs::read(&path).unwrap();
-    let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
-    let mut holes = good.clone();
-    holes[header..header + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let text = String::from_utf8(good[8..header].to_vec())
-        .unwrap()
-        .replace("\"F32\"", "\"I32\"");
-    let integers = [&good[..8], text.as_bytes(), &good[header..]].concat();
-    for (bytes, words) in [
-        (holes, "numbers that are not finite"),
-        (integers, "holds I32; expected F32 or F16"),
-    ] {
-        fs::write(&path, bytes).unwrap();
-        let error = format!("{:?}", Network::load(&path).unwrap_err());
-        assert!(error.contains(words), "{words:?} is not in: {error}");
-    }
-}
-
-#[test]
-fn an_older_checkpoint_survives_a_failed_save() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.safetensors");
-    let model = cnn(5);
-    model.save(&path).unwrap();
-    // A folder in the way of the temporary file's final rename.
-    let blocked = folder.path().join("blocked");
-    fs::create_dir(&blocked).unwrap();
-    let error = format!("{:?}", model.save(&blocked).unwrap_err());
-    assert!(
-        error.contains("cannot write") && error.contains("blocked"),
-        "{error}"
-    );
-    let mut names: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    names.sort();
-    assert_eq!(names, ["blocked", "cnn.safetensors"]);
-    assert!(Network::load(&path).is_ok());
+    let mut network = cnn(1);
+    network.freeze(0..3).unwrap();
+    network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    network.fit(&few, &fit).unwrap();
+    let before = weights(&network);
+    let mut copy = network.clone();
+    assert_eq!(weights(&copy), before);
+    assert_eq!(trainable(&copy), trainable(&network));
+    // The clone is compiled, and goes on as the network itself would, which does not notice.
+    copy.fit(&few, &fit).unwrap();
+    assert_eq!(weights(&network), before);
+    assert_ne!(weights(&copy), before);
+    network.fit(&few, &fit).unwrap();
+    assert_eq!(weights(&copy), weights(&network));
+    copy.unfreeze(..).unwrap();
+    assert!(!network.layers()[1].is_trainable());
+    let mut bias = copy.layer("dense").unwrap().weight("bias").unwrap();
+    let _ = tch::no_grad(|| bias.fill_(3.0));
+    assert_ne!(weights(&copy), weights(&network));
+    let bias = network.layer("dense").unwrap().weight("bias").unwrap();
+    assert!(bias.abs().max().double_value(&[]) < 1.0);
 }
 
 #[test]
 fn images_of_another_shape_are_refused() {
-    let error = cnn(1)
-        .predict(&Tensor::zeros([2, 28, 28], (Kind::Float, tch::Device::Cpu)))
-        .unwrap_err();
-    assert!(
-        error.to_string().contains(
-            "takes (28, 28, 1) for each image, a tensor (N, 1, 28, 28); this one has [2, 28, 28]"
-        ),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_file_with_another_list_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cnn.safetensors");
-    cnn(5).save(&path).unwrap();
-    let texts = metadata(&fs::read(&path).unwrap());
-    let with_list = |list: Option<&str>| {
-        let mut texts = texts.clone();
-        texts.remove("config");
-        texts.extend(list.map(|list| ("config".to_owned(), list.to_owned())));
-        texts
-    };
-    let even = texts["config"].replacen("\"size\":3", "\"size\":4", 1);
-    let unknown = texts["config"].replacen("\"frozen\":[]", "\"frozen\":[\"attention\"]", 1);
-    for (list, words) in [
-        (None, "names no configuration"),
-        (Some("{\"depth\": 3}"), "list of layers cannot be read"),
-        (Some(even.as_str()), "layer 1, conv2d(16, 4).relu()"),
-        (Some(unknown.as_str()), "no layer \"attention\""),
+    let cnn = cnn(1);
+    let numbers = cnn.after("dense").unwrap();
+    for shape in [
+        &[2, 28, 28][..],
+        &[2, 28, 28, 1],
+        &[2, 1, 28, 27],
+        &[2, 3, 28, 28],
+        &[0, 1, 28, 28],
+        &[784],
+        &[],
     ] {
-        fs::write(
-            &path,
-            checkpoint(&with_list(list), &[("x".into(), vec![1])]),
-        )
-        .unwrap();
-        let error = format!("{:?}", Network::load(&path).unwrap_err());
-        assert!(error.contains(words), "{words:?} is not in: {error}");
+        let images = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        for result in [
+            cnn.predict(&images),
+            cnn.predict_in(Precision::Float32, &images),
+            cnn.forward(&images),
+            cnn.logits(&images),
+        ] {
+            let error = result.unwrap_err().to_string();
+            let words = "the network takes (28, 28, 1) for each image, a tensor (N, 1, 28, 28)";
+            assert!(error.contains(words), "{error}");
+            assert!(error.contains(&format!("{shape:?}")), "{error}");
+        }
+        let error = numbers.predict(&images).unwrap_err().to_string();
+        let words = "the network takes 64 for each image, a tensor (N, 64)";
+        assert!(error.contains(words), "{error}");
     }
 }
 
@@ -467,15 +318,21 @@ fn whole_numbers_and_other_shapes_are_no_images() {
     let cnn = cnn(1);
     let bytes = Tensor::zeros([1, 1, 28, 28], (Kind::Uint8, Device::Cpu));
     let flat = Tensor::zeros([784], (Kind::Float, Device::Cpu));
+    let up_to = cnn.up_to("dense").unwrap();
     for (error, words) in [
         (
             cnn.predict(&bytes).unwrap_err(),
+            "takes fractions; this tensor holds Uint8 numbers",
+        ),
+        (
+            cnn.forward(&bytes).unwrap_err(),
             "this tensor holds Uint8 numbers",
         ),
         (
-            cnn.up_to("dense").unwrap().forward(&flat).unwrap_err(),
-            "this one has [784]",
+            cnn.logits(&bytes.to_kind(Kind::Int64)).unwrap_err(),
+            "this tensor holds Int64 numbers",
         ),
+        (up_to.predict(&flat).unwrap_err(), "this one has [784]"),
         (
             add_noise(&bytes, 0.5).unwrap_err(),
             "this tensor holds Uint8 numbers",
@@ -487,6 +344,57 @@ fn whole_numbers_and_other_shapes_are_no_images() {
         (median_filter(&bytes).unwrap_err(), "of Uint8"),
     ] {
         assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn results_have_the_kind_of_the_images_and_only_forward_has_gradients() {
+    let cnn = cnn(1);
+    for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
+        let images = images(2).to_kind(kind);
+        let (predicted, forward) = (cnn.predict(&images).unwrap(), cnn.forward(&images).unwrap());
+        assert_eq!((predicted.kind(), forward.kind()), (kind, kind));
+        assert_eq!(forward.size(), [2, 1, 28, 28]);
+        assert!(!predicted.requires_grad() && forward.requires_grad());
+        // 8 significant bits in the worst case: `predict` says how far that is.
+        assert!(largest_difference(&predicted, &forward) < 0.02, "{kind:?}");
+        let logits = cnn.logits(&images).unwrap();
+        assert_eq!(logits.sigmoid(), forward);
+    }
+}
+
+#[test]
+fn an_image_has_the_same_result_alone_and_among_three_hundred() {
+    let pooled = Network::new([28, 28, 1], digit_classifier()).unwrap();
+    let normed = Network::new(
+        [28, 28, 1],
+        vec![
+            conv2d(32, 5).strides(2),
+            group_norm(2).silu(),
+            up_sampling2d(2),
+            conv2d(1, 3).sigmoid(),
+        ],
+    );
+    let all = images(300);
+    // The same first half, and another second half.
+    let others = Tensor::cat(&[all.narrow(0, 0, 150), all.narrow(0, 0, 150)], 0);
+    for network in [cnn(1), pooled, normed.unwrap()] {
+        // Another number of images is summed in another order, so the bits may differ, but no more.
+        for (precision, bound) in [(Precision::Float32, 1e-6), (Precision::Mixed, 0.01)] {
+            let together = network.predict_in(precision, &all).unwrap();
+            assert_eq!(together.size()[0], 300);
+            let among_others = network.predict_in(precision, &others).unwrap();
+            assert_eq!(among_others.narrow(0, 0, 150), together.narrow(0, 0, 150));
+            for at in [0, 1, 127, 149, 150, 255, 256, 299] {
+                let alone = all.narrow(0, at, 1);
+                let alone = network.predict_in(precision, &alone).unwrap();
+                let difference = largest_difference(&alone, &together.narrow(0, at, 1));
+                assert!(
+                    difference < bound,
+                    "image {at} in {precision}: {difference}"
+                );
+            }
+        }
     }
 }
 
@@ -504,61 +412,4 @@ fn an_evaluation_in_mixed_precision_equals_one_in_float32() {
     let (psnr, ssim) = (mixed.psnr - exact.psnr, mixed.ssim - exact.ssim);
     assert!(psnr.abs() < 0.01, "PSNR differs by {psnr} dB");
     assert!(ssim.abs() < 0.001, "SSIM differs by {ssim}");
-}
-
-/// Runs this very test again as a process with another home folder, where it takes the first branch.
-#[test]
-fn a_tilde_is_the_home_folder() {
-    if let Some(home) = std::env::var_os("DIFFUSION_TEST_HOME") {
-        let home = std::path::Path::new(&home);
-        cnn(1).save("~/nets/cnn.safetensors").unwrap();
-        assert!(home.join("nets/cnn.safetensors").is_file());
-        assert_eq!(
-            weights(&Network::load("~/nets/cnn.safetensors").unwrap()),
-            weights(&cnn(1))
-        );
-        let few = Mnist::load_from("~/data").unwrap().train;
-        let pairs = few.noisy(0.5).unwrap();
-        let fit = Fit {
-            batch_size: 10,
-            validation: 2,
-            ..Fit::default()
-        };
-        let mut cnn = compiled(cnn(1));
-        let training = cnn.fit_in_background(&pairs, &fit, "~/run").unwrap();
-        training.wait().unwrap();
-        assert!(home.join("run/checkpoint.safetensors").is_file());
-        // What is there already is not overwritten.
-        let again = Fit {
-            checkpoint: Some("~/run/checkpoint.safetensors".into()),
-            ..fit
-        };
-        let error = cnn.fit(&pairs, &again).unwrap_err().to_string();
-        assert!(error.contains("holds a training already"), "{error}");
-        return;
-    }
-    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let data = home.path().join("data");
-    fs::create_dir(&data).unwrap();
-    for (name, header) in [
-        ("images-idx3-ubyte", vec![0x803u32, 12, 28, 28]),
-        ("labels-idx1-ubyte", vec![0x801, 12]),
-    ] {
-        let numbers = header[1..].iter().product::<u32>() as usize;
-        let header: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
-        let file = [header, vec![1u8; numbers]].concat();
-        for split in ["train", "t10k"] {
-            fs::write(data.join(format!("{split}-{name}")), &file).unwrap();
-        }
-    }
-    let again = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_tilde_is_the_home_folder"])
-        .env("HOME", home.path())
-        .env("DIFFUSION_TEST_HOME", home.path())
-        .current_dir(&elsewhere)
-        .output()
-        .unwrap();
-    assert!(again.status.success(), "{again:?}");
-    let left = fs::read_dir(&elsewhere).unwrap().count();
-    assert_eq!(left, 0, "a folder named ~ was made");
 }

@@ -130,23 +130,37 @@ fn convolved(x: &Tensor, kernel: &Tensor, bias: &Tensor, strides: i64) -> Result
 
 /// A transposed convolution with strides: the image becomes `strides` times as large.
 fn transposed(x: &Tensor, kernel: &Tensor, bias: &Tensor, strides: i64) -> Result<Tensor> {
-    let [height, width] = [1, 2].map(|dim| x.size()[dim] * strides);
     let size = kernel.size()[1];
+    if size < strides {
+        return spread(x, kernel, bias, strides);
+    }
+    let [height, width] = [1, 2].map(|dim| x.size()[dim] * strides);
     let kernel = kernel.f_flip([1, 2])?.f_permute([3, 0, 1, 2])?;
-    let missing = (strides - size).max(0);
     let y = x.f_permute([0, 3, 1, 2])?.f_conv_transpose2d(
         &kernel,
         Some(bias),
         [strides; 2],
         [0, 0],
-        [missing; 2],
+        [0, 0],
         1,
         [1, 1],
     )?;
     // What the convolution that this one is the transpose of adds as "same" padding is cut off.
-    let before = (size - strides).max(0) / 2;
+    let before = (size - strides) / 2;
     let y = y.f_narrow(2, before, height)?.f_narrow(3, before, width)?;
     Ok(y.f_permute([0, 2, 3, 1])?.f_contiguous()?)
+}
+
+/// The same for a kernel of a single pixel: each pixel's result stands alone among zeros. libtorch's own operation crashes in
+/// the gradient of such a kernel (oneDNN's 1x1 convolution for AVX-512).
+fn spread(x: &Tensor, kernel: &Tensor, bias: &Tensor, strides: i64) -> Result<Tensor> {
+    let y = convolved(x, kernel, &bias.f_zeros_like()?, 1)?;
+    let [images, height, width, channels] = [0, 1, 2, 3].map(|dim| y.size()[dim]);
+    let gap = strides - 1;
+    Ok(y.f_reshape([images, height, 1, width, 1, channels])?
+        .f_constant_pad_nd([0, 0, 0, gap, 0, 0, 0, gap])?
+        .f_reshape([images, strides * height, strides * width, channels])?
+        .f_add(bias)?)
 }
 
 /// Each pixel as a block of equal pixels.

@@ -49,8 +49,7 @@ pub enum Initialisation {
 }
 
 /// Everything about a network but its weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Blueprint {
     pub(super) input: Vec<i64>,
     pub(super) layers: Vec<Layer>,
