@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::layer::{Activation, Initial, Layer, Operation, Shape, check_shape};
+use super::layer::{Activation, Initial, Layer, Operation};
 use super::named_layer::NamedLayer;
+use super::shape::{Shape, check_shape};
 use crate::rng::Rng;
 
 /// How many numbers all weights of a network may hold.
