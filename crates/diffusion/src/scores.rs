@@ -18,6 +18,8 @@ use frechet::features_of;
 pub use frechet::{evenly_chosen, frechet_distance, frechet_floor};
 pub use neighbours::{copies, copy_limit, nearest};
 
+/// The layer of the classifier whose output are the features.
+const FEATURES: &str = "dense";
 /// How many images are searched for copies.
 const SEARCHED: usize = 1_000;
 
@@ -44,9 +46,16 @@ fn classes_of(classifier: &Network, images: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A network without a layer `dense`, or images that it does not take.
 pub fn features(classifier: &Network, images: &Tensor) -> Result<Array2<f64>> {
-    let features = classifier
-        .up_to("dense")?
-        .predict_in(Precision::Float32, images)?;
+    to_array(&feature_tensor(classifier, images)?)
+}
+
+fn feature_tensor(classifier: &Network, images: &Tensor) -> Result<Tensor> {
+    classifier
+        .up_to(FEATURES)?
+        .predict_in(Precision::Float32, images)
+}
+
+fn to_array(features: &Tensor) -> Result<Array2<f64>> {
     let (rows, columns) = features.size2()?;
     let values = Vec::<f64>::try_from(features.to_kind(Kind::Double).contiguous().view(-1))?;
     Ok(Array2::from_shape_vec(
@@ -187,8 +196,10 @@ impl Reference {
             labels.len(),
             labels.len()
         );
-        let features = features(&self.classifier, images)?;
-        let classes = classes_of(&self.classifier, images)?;
+        // The images pass through the network once: the classes follow from the features.
+        let features = feature_tensor(&self.classifier, images)?;
+        let classes = classes_of(&self.classifier.after(FEATURES)?, &features)?;
+        let features = to_array(&features)?;
         let searched = images.narrow(0, 0, count.min(SEARCHED) as i64);
         Ok(GenerationScores {
             images: count,

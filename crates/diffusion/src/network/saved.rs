@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
 use super::Network;
 use super::blueprint::{Blueprint, Initialisation};
@@ -74,12 +74,19 @@ impl Network {
         let built = || -> Result<Network> {
             let description: Description = serde_json::from_str(file.settings()?)
                 .context("its list of layers cannot be read")?;
-            let mut network = Network::of(Blueprint {
+            let blueprint = Blueprint {
                 input: description.input,
                 layers: description.layers,
                 seed: description.seed,
                 initialisation: description.initialisation,
-            })?;
+            };
+            // Nothing is drawn: the weights come from the file.
+            let zeros = &mut |shape: &[i64], _| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+            let mut network = Network {
+                layers: blueprint.named_layers(zeros)?,
+                blueprint,
+                compiled: None,
+            };
             for name in &description.frozen {
                 let at = network.position(name)?;
                 network.layers[at].set_trainable(false);
