@@ -129,6 +129,15 @@ fn deeper() -> Result<Network> {
     Network::new([28, 28, 1], layers)
 }
 
+/// The loss of notebook 6 (Ho et al. 2020, eq. 14).
+fn noise_loss(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let x0 = centred(&batch.images);
+    let t = batch.timesteps(unet.schedule());
+    let eps = batch.noise();
+    let x_t = unet.schedule().q_sample(&x0, &t, &eps)?;
+    mean_squared_error(&unet.predict(&x_t, &t, &batch.labels_dropped(0.1)?)?, &eps)
+}
+
 struct Worker {
     arguments: Arguments,
     generator: drawn::Generator,
@@ -142,12 +151,9 @@ impl Worker {
             "cnn_train" => self.train_network(lesson()?, request),
             "deeper_train" => self.train_network(deeper()?, request),
             "unet_train" => {
-                let schedule = Schedule::cosine(1000)?;
                 let mut unet = Unet::new(UnetConfig::default())?;
-                self.train(request, |some, fit, watch| {
-                    let objective = NoisePrediction::of(fit, &schedule, 0.1)?;
-                    fit_with(&mut unet, some, &objective, fit, watch)
-                })
+                unet.compile(Adam::new(0.001), noise_loss);
+                self.train(request, |some, fit, watch| unet.fit_with(some, fit, watch))
             }
             "draw_seconds" => drawn::seconds(request.images, request.steps),
             "class_accuracy" => self
@@ -272,12 +278,12 @@ struct Stopwatch {
     seconds: Option<f64>,
 }
 
-impl<M> Observer<M> for Stopwatch {
+impl Observer for Stopwatch {
     fn start(&mut self, _plan: &Plan) {
         self.started = Instant::now();
     }
 
-    fn batch(&mut self, _plan: &Plan, _model: &M, batch: usize, _loss: f64) -> ControlFlow<()> {
+    fn batch(&mut self, _plan: &Plan, batch: usize, _loss: f64) -> ControlFlow<()> {
         if batch == self.warmup {
             self.started = Instant::now();
         }

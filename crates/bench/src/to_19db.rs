@@ -68,7 +68,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         quiet: true,
         ..Default::default()
     };
+    let last = cnn.layers().last().context("a network has layers")?;
     let mut race = Race {
+        live: cnn.up_to(&last.name)?,
         started,
         images: train.len(),
         quarters: 0,
@@ -82,6 +84,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Scores the network whenever a quarter of an epoch is done, and ends the training when it is good enough.
 struct Race {
+    /// Shares the weights of the network that is trained.
+    live: Network,
     started: Instant,
     /// Images in an epoch.
     images: usize,
@@ -94,8 +98,8 @@ struct Race {
 }
 
 impl Race {
-    fn evaluate(&self, cnn: &Network, images: usize) -> Result<f64> {
-        let scores = psnr(&self.clean, &cnn.predict(&self.noisy)?)?;
+    fn evaluate(&self, images: usize) -> Result<f64> {
+        let scores = psnr(&self.clean, &self.live.predict(&self.noisy)?)?;
         let psnr = scores.mean().context("there are no test images")?;
         let seconds = self.started.elapsed().as_secs_f64();
         let line = json!({"seconds": seconds, "images": images, "psnr": psnr});
@@ -106,8 +110,8 @@ impl Race {
     }
 }
 
-impl Observer<Network> for Race {
-    fn batch(&mut self, plan: &Plan, cnn: &Network, batch: usize, _loss: f64) -> ControlFlow<()> {
+impl Observer for Race {
+    fn batch(&mut self, plan: &Plan, batch: usize, _loss: f64) -> ControlFlow<()> {
         let (epochs, batches) = (batch / plan.batches, batch % plan.batches);
         let seen = epochs * self.images + batches * BATCH;
         let quarters = seen * EVALUATIONS / self.images;
@@ -115,7 +119,7 @@ impl Observer<Network> for Race {
             return ControlFlow::Continue(());
         }
         self.quarters = quarters;
-        match self.evaluate(cnn, seen) {
+        match self.evaluate(seen) {
             Ok(psnr) if psnr < GOAL => ControlFlow::Continue(()),
             Ok(_) => ControlFlow::Break(()),
             Err(error) => {

@@ -99,8 +99,8 @@ struct Stopwatch {
     time: Duration,
 }
 
-impl Observer<Network> for Stopwatch {
-    fn batch(&mut self, _plan: &Plan, _cnn: &Network, batch: usize, _loss: f64) -> ControlFlow<()> {
+impl Observer for Stopwatch {
+    fn batch(&mut self, _plan: &Plan, batch: usize, _loss: f64) -> ControlFlow<()> {
         if batch == WARM_UP {
             self.started = Instant::now();
         }

@@ -8,7 +8,6 @@
 //! The seeds and every setting stand below; the cards beside the weights name the scores.
 
 use diffusion::prelude::*;
-use diffusion::train::Supervised;
 
 /// The strength of the noise.
 const NOISE: f64 = 0.5;
@@ -18,7 +17,6 @@ fn main() -> Result<()> {
     let epochs: usize = arguments.get(1).map_or(Ok(8), |text| text.parse())?;
     let file = |usual: &str| arguments.get(2).map_or(usual, |text| text).to_owned();
     let mnist = Mnist::load()?;
-    let pairs = mnist.train.noisy(NOISE)?;
     match arguments.first().map(String::as_str) {
         Some("cnn") => {
             let fit = Fit {
@@ -28,7 +26,7 @@ fn main() -> Result<()> {
             };
             let mut cnn = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);
             cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
-            let history = cnn.fit(&pairs, &fit)?;
+            let history = cnn.fit(&mnist.train.noisy(NOISE)?, &fit)?;
             let file = file("notebooks/weights/cnn.safetensors");
             cnn.save_half(&file)?;
             let cnn = Network::load(&file)?;
@@ -41,18 +39,30 @@ fn main() -> Result<()> {
                 moving_average: Some(0.999),
                 ..Fit::default()
             };
-            let mut unet = UnetDenoiser::new(UnetConfig::default())?;
-            let adam = Adam::new(0.001);
-            let objective = Supervised::of(&pairs, adam, Loss::BinaryCrossEntropy, fit.precision)?;
-            let lines = &mut PrintLines::default();
-            let history = fit_with(&mut unet, &mnist.train, &objective, &fit, lines)?;
+            let mut unet = Unet::new(UnetConfig {
+                predicts: Predicts::CleanImage,
+                ..UnetConfig::default()
+            })?;
+            unet.compile(Adam::new(0.001), clean_loss);
+            let history = unet.fit(&mnist.train, &fit)?;
             let file = file("notebooks/weights/unet_denoiser.safetensors");
             unet.save_half(&file)?;
-            let unet = UnetDenoiser::load(&file)?;
-            report(&mnist, &history, &|noisy| unet.predict(noisy))
+            let unet = Unet::load(&file)?;
+            report(&mnist, &history, &|noisy| denoised(&unet, noisy))
         }
         other => bail!("the network is {other:?}; expected \"cnn\" or \"unet\""),
     }
+}
+
+/// The U-Net is always told timestep 0 and no class: it sees a noisy image and names the pixels of the clean one.
+fn clean_loss(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let noisy = (&batch.images + NOISE * batch.noise()).clamp(0.0, 1.0);
+    let logits = unet.predict(&centred(&noisy), &[0], &[None])?;
+    binary_cross_entropy(&logits, &batch.images)
+}
+
+fn denoised(unet: &Unet, noisy: &Tensor) -> Result<Tensor> {
+    Ok(unet.predict(&centred(noisy), &[0], &[None])?.sigmoid())
 }
 
 /// Prints the course of the training, and how good the saved network is.

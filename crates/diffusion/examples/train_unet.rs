@@ -8,6 +8,8 @@
 //! epoch when it is started again.
 
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use diffusion::prelude::*;
 
@@ -19,33 +21,40 @@ fn main() -> Result<()> {
     let width: i64 = argument(1, "64").parse()?;
     let seed: u64 = argument(2, "1").parse()?;
     let file = argument(3, "notebooks/weights/unet.safetensors");
-    let checkpoint = PathBuf::from(format!("{file}.training"));
+    let folder = PathBuf::from(format!("{file}.training"));
 
     let mnist = Mnist::load()?;
-    let schedule = Schedule::cosine(1000)?;
-    let mut unet = Unet::new(UnetConfig { seed, width })?;
-    let config = Fit {
+    let mut unet = Unet::new(UnetConfig {
+        seed,
+        width,
+        ..UnetConfig::default()
+    })?;
+    unet.compile(Adam::new(0.001), noise_loss);
+    let fit = Fit {
         epochs,
         batch_size: 64,
         learning_rate_schedule: LearningRateSchedule::Cosine,
         moving_average: Some(0.9995),
+        validation: 0, // with held-out images the best weights would be kept, not the last ones
         seed,
-        checkpoint: Some(checkpoint.clone()),
-        ..Default::default()
+        ..Fit::default()
     };
-    let objective = NoisePrediction::of(&config, &schedule, 0.1)?;
-    let lines = &mut PrintLines::default();
-    let history = match checkpoint.exists() {
-        true => resume(&mut unet, &mnist.train, &objective, &config, lines)?,
-        false => fit_with(&mut unet, &mnist.train, &objective, &config, lines)?,
+    let (train, _) = mnist.train.hold_out(5_000)?;
+    let training = match folder.exists() {
+        true => Unet::resume(&folder, noise_loss, &train)?,
+        false => unet.fit_in_background(&train, &fit, &folder)?,
     };
+    while training.is_running() {
+        sleep(Duration::from_secs(1));
+    }
+    let (unet, history) = training.wait()?;
     println!(
         "{} parameters, {:.0} s",
         unet.summary().total(),
         history.seconds()
     );
     unet.save_half(&file)?;
-    std::fs::remove_file(&checkpoint)?;
+    std::fs::remove_dir_all(&folder)?;
 
     let (unet, classifier) = (
         Unet::load(&file)?,
@@ -55,11 +64,20 @@ fn main() -> Result<()> {
     let reference = Reference::new(&classifier, &mnist.train, &mnist.test, classes.len())?;
     for guidance in [0.0, 0.25, 0.5, 1.0] {
         let sampler = Sampler::ddim(50).guided(guidance);
-        let samples = sample(&unet, &schedule, &sampler, &with_labels(&classes))?;
+        let samples = sample(&unet, &with_labels(&classes), &sampler)?;
         let scores = reference.evaluate(&samples.images, &classes)?;
         let name = format!("guidance {guidance}");
         println!("{}", GenerationScores::table(&[(&name, scores)]));
     }
     println!("Saved to {file}.");
     Ok(())
+}
+
+/// The simple loss of Ho et al. 2020, eq. 14.
+fn noise_loss(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let x0 = centred(&batch.images);
+    let t = batch.timesteps(unet.schedule());
+    let eps = batch.noise();
+    let x_t = unet.schedule().q_sample(&x0, &t, &eps)?;
+    mean_squared_error(&unet.predict(&x_t, &t, &batch.labels_dropped(0.1)?)?, &eps)
 }

@@ -31,10 +31,27 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// The simple loss of Ho et al. 2020, eq. 14.
+fn noise_loss(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let x0 = centred(&batch.images);
+    let t = batch.timesteps(unet.schedule());
+    let eps = batch.noise();
+    let x_t = unet.schedule().q_sample(&x0, &t, &eps)?;
+    mean_squared_error(&unet.predict(&x_t, &t, &batch.labels_dropped(0.1)?)?, &eps)
+}
+
 /// Trains and scores one network, and prints its line.
 fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
-    let schedule = Schedule::cosine(1000)?;
-    let mut unet = Unet::new(UnetConfig { seed, width })?;
+    let new = || {
+        let config = UnetConfig::default();
+        let mut unet = Unet::new(UnetConfig {
+            seed,
+            width,
+            ..config
+        })?;
+        unet.compile(Adam::new(0.001), noise_loss);
+        Ok(unet) as Result<Unet>
+    };
     let config = |epochs| Fit {
         epochs,
         batch_size: BATCH,
@@ -46,30 +63,22 @@ fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
         ..Default::default()
     };
     // The step size must fall to zero just when the time is over, so first: how fast is it?
-    let config_of_one = config(1);
-    let objective = NoisePrediction::of(&config_of_one, &schedule, 0.1)?;
     let mut pace = Pace::default();
-    let mut other = Unet::new(UnetConfig { seed, width })?;
-    fit_with(
-        &mut other,
-        &mnist.train,
-        &objective,
-        &config_of_one,
-        &mut pace,
-    )?;
+    new()?.fit_with(&mnist.train, &config(1), &mut pace)?;
     let images = (pace.images_per_second * seconds) as usize;
     let epochs = images / 50_000 + 1;
     // All are validated on the same images.
-    let (rest, held_out) = mnist.train.hold_out(config_of_one.validation)?;
+    let (rest, held_out) = mnist.train.hold_out(config(1).validation)?;
     let part = rest.first(images / epochs)?.join(&held_out);
 
-    let history = fit_with(&mut unet, &part, &objective, &config(epochs), &mut ())?;
+    let mut unet = new()?;
+    let history = unet.fit(&part, &config(epochs))?;
     let loss = history.epochs.last().and_then(|epoch| epoch.validation);
     let classifier = Network::load("notebooks/weights/classifier.safetensors")?;
     let (drawn, steps) = DRAWN;
     let classes = mnist.train.labels(drawn)?;
     let sampler = Sampler::ddim(steps);
-    let samples = sample(&unet, &schedule, &sampler, &with_labels(&classes))?;
+    let samples = sample(&unet, &with_labels(&classes), &sampler)?;
     let reference = Reference::new(&classifier, &mnist.train, &mnist.test, drawn)?;
     let scores = reference.evaluate(&samples.images, &classes)?;
     let seen = history.batch_losses.len() * BATCH;
@@ -91,8 +100,8 @@ struct Pace {
     images_per_second: f64,
 }
 
-impl Observer<Unet> for Pace {
-    fn batch(&mut self, _: &Plan, _: &Unet, batch: usize, _: f64) -> ControlFlow<()> {
+impl Observer for Pace {
+    fn batch(&mut self, _: &Plan, batch: usize, _: f64) -> ControlFlow<()> {
         const WARM: usize = 20;
         const TIMED: usize = 100;
         if batch == WARM {

@@ -9,9 +9,9 @@ use tch::Tensor;
 use crate::metrics::{psnr, ssim};
 use crate::network::Network;
 use crate::noise::corrupt;
-use crate::sample::{NoiseModel, Sampler, Steps, sample_from, with_labels};
-use crate::schedule::{Schedule, centred, to_pixels};
-use crate::unet::CLASSES;
+use crate::sample::{Frame, Sampler, sample, walk, with_labels};
+use crate::schedule::{centred, to_pixels};
+use crate::unet::{CLASSES, Unet};
 
 /// How many levels a noise explorer has: 0, 0.05, … 1.
 const LEVELS: usize = 21;
@@ -103,19 +103,14 @@ fn scores(clean: &Tensor, other: &Tensor) -> Result<String> {
 /// `clean` is `(N, 1, 28, 28)` in `[0, 1]`, eight digits fill the page; `labels` has one label for each digit that the
 /// network draws. With more than 51 steps the slider shows every second, third, … step.
 pub fn diffusion_explorer(
-    model: &dyn NoiseModel,
-    schedule: &Schedule,
+    unet: &Unet,
     sampler: &Sampler,
     clean: &Tensor,
     labels: &[Option<i64>],
 ) -> Output {
     let make = || {
-        let mut steps = Steps::new(model, schedule, sampler, labels)?;
-        let mut frames = vec![(steps.timestep(), steps.x(), None)];
-        for step in steps.by_ref() {
-            let step = step?;
-            frames.push((step.t, step.x, Some(step.x0)));
-        }
+        let (schedule, mut frames) = (unet.schedule(), Vec::new());
+        let _ = walk(unet, labels, sampler, &mut |frame| frames.push(frame))?;
         let every = frames.len().div_ceil(FRAMES);
         let last = frames.len() - 1;
         let frames: Vec<_> = frames
@@ -130,14 +125,10 @@ pub fn diffusion_explorer(
             None => Ok(x0.shallow_clone()),
         };
         let (mut there, mut back, mut predictions, mut captions) = (vec![], vec![], vec![], vec![]);
-        for (t, x, prediction) in &frames {
+        for Frame { t, x, x0 } in &frames {
             there.push(to_pixels(&forward(*t)?));
             back.push(to_pixels(x));
-            predictions.push(
-                prediction
-                    .as_ref()
-                    .map_or_else(|| x.zeros_like(), to_pixels),
-            );
+            predictions.push(x0.as_ref().map_or_else(|| x.zeros_like(), to_pixels));
             captions.push(match t {
                 Some(t) => format!("timestep {t}: alpha_bar is {:.3}", schedule.alpha_bar()[*t]),
                 None => "the image".to_owned(),
@@ -153,7 +144,7 @@ pub fn diffusion_explorer(
             ]),
             sliders: vec![Slider {
                 name: "step",
-                stops: frames.iter().map(|(t, _, _)| step(t)).collect(),
+                stops: frames.iter().map(|frame| step(&frame.t)).collect(),
                 first: 0,
             }],
             rows: vec![
@@ -174,7 +165,7 @@ pub fn diffusion_explorer(
 /// Two sliders, for the class and for the strength of guidance: some digits of each, always from the same noise.
 ///
 /// `noise` is `(N, 1, 28, 28)`, standard normal, for N digits; five are quick. Samples in few steps, so the sliders appear within a second.
-pub fn guidance_explorer(model: &dyn NoiseModel, schedule: &Schedule, noise: &Tensor) -> Output {
+pub fn guidance_explorer(unet: &Unet, noise: &Tensor) -> Output {
     let make = || {
         let digits = noise.size().first().map_or(0, |&digits| digits as usize);
         let classes: Vec<i64> = (0..CLASSES).flat_map(|class| vec![class; digits]).collect();
@@ -182,8 +173,8 @@ pub fn guidance_explorer(model: &dyn NoiseModel, schedule: &Schedule, noise: &Te
         let noises = noise.repeat([CLASSES, 1, 1, 1]);
         let mut by_strength = Vec::with_capacity(STRENGTHS.len());
         for strength in STRENGTHS {
-            let sampler = Sampler::ddim(STEPS).guided(strength);
-            let drawn = sample_from(model, schedule, &sampler, &noises, &labels)?.images;
+            let sampler = Sampler::ddim(STEPS).guided(strength).from_noise(&noises);
+            let drawn = sample(unet, &labels, &sampler)?.images;
             by_strength.push(drawn.chunk(CLASSES, 0));
         }
         let frames: Vec<&Tensor> = (0..CLASSES as usize)

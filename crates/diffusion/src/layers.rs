@@ -11,7 +11,6 @@ use anyhow::Result;
 use ops::Activation;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::check_images;
 use crate::network::NamedLayer;
 use crate::rng::Rng;
 
@@ -102,10 +101,4 @@ fn both_weights(x: &Tensor, layer: &NamedLayer) -> (Tensor, Tensor) {
         unreachable!("convolutional, dense and normalising layers are built with two weights")
     };
     (first.to_kind(x.kind()), second.to_kind(x.kind()))
-}
-
-/// Stops at a tensor that a network cannot take: with another shape its numbers would be read as other images.
-pub(crate) fn assert_images(x: &Tensor) {
-    let problem = check_images(x).err().map(|error| error.to_string());
-    assert!(problem.is_none(), "{}", problem.unwrap_or_default());
 }

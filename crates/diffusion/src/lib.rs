@@ -1,7 +1,7 @@
 //! The support crate of the lesson "diffusion models, live, in Rust".
 //!
-//! Data flows one way through the modules: [`data`], [`noise`], [`pairs`] and [`schedule`] make tensors; [`objective`] has
-//! optimizers and losses; [`network`], [`unet`] and [`denoiser`] are the networks; [`train`] trains them; [`sample`]
+//! Data flows one way through the modules: [`data`], [`noise`], [`schedule`], [`pairs`] and [`batch`] make tensors;
+//! [`objective`] has optimizers and losses; [`network`] and [`unet`] are the networks; [`train`] trains them; [`sample`]
 //! generates new images; [`metrics`], [`scores`] and [`classical`] measure how good the results are; [`explore`] has the
 //! lesson's sliders, [`exercise`] checks exercises.
 //! [`rng`] is the source of all randomness. Two crates lie below this one: [`ops`] has fast operations, [`figures`]
@@ -27,9 +27,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod classical;
 pub mod data;
-pub mod denoiser;
 pub mod exercise;
 pub mod explore;
 mod layers;
@@ -48,9 +48,9 @@ pub mod unet;
 
 /// Everything a notebook cell needs: `use diffusion::prelude::*;`.
 pub mod prelude {
+    pub use crate::batch::Batch;
     pub use crate::classical::{gaussian_filter, median_filter};
     pub use crate::data::{Mnist, Split, pixels};
-    pub use crate::denoiser::UnetDenoiser;
     pub use crate::exercise::check;
     pub use crate::explore::{diffusion_explorer, guidance_explorer, noise_explorer};
     pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr, score, ssim};
@@ -59,23 +59,17 @@ pub mod prelude {
         digit_classifier, flatten, group_norm, lesson_cnn, max_pooling2d, reshape, up_sampling2d,
     };
     pub use crate::noise::add_noise;
-    pub use crate::objective::{Adam, Loss, Optimizer, Sgd};
+    pub use crate::objective::{Adam, Loss, Optimizer, Sgd, mean_squared_error};
     pub use crate::pairs::Pairs;
-    pub use crate::rng::seed;
-    pub use crate::sample::{
-        Sampler, Samples, Steps, balanced_classes, denoise_from, inpaint, sample, sample_from,
-        with_labels,
-    };
+    pub use crate::rng::{Rng, seed};
+    pub use crate::sample::{Sampler, Samples, balanced_classes, sample, with_labels};
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{
         GenerationScores, Reference, class_accuracy, diversity, features, frechet_distance,
         frechet_floor, nearest,
     };
-    pub use crate::train::{
-        Fit, History, Keep, LearningRateSchedule, NoisePrediction, PrintLines, Training,
-        digits_drawn, fit_with, fit_with_in_background, resume,
-    };
-    pub use crate::unet::{Unet, UnetConfig};
+    pub use crate::train::{Fit, History, Keep, LearningRateSchedule, PrintLines, Training};
+    pub use crate::unet::{Predicts, Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};
     pub use figures::{
         Output, Pad, Series, animation, compare, curve, grid, histogram, rows, rows_with_captions,

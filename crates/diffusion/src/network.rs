@@ -71,7 +71,7 @@ pub struct Network {
     blueprint: Blueprint,
     /// The input, then one for each layer of the list.
     layers: Vec<NamedLayer>,
-    compiled: Option<Compiled>,
+    compiled: Option<Compiled<Loss>>,
 }
 
 impl Network {
@@ -215,14 +215,14 @@ impl Network {
         self.compiled = Some(Compiled::new(optimizer.into(), loss));
     }
 
-    pub(crate) fn compiled(&self) -> Result<&Compiled> {
+    pub(crate) fn compiled(&self) -> Result<&Compiled<Loss>> {
         self.compiled.as_ref().context(
             "this network is not compiled: choose an optimizer and a loss first, for example \
              compile(Adam::new(0.001), Loss::BinaryCrossEntropy)",
         )
     }
 
-    pub(crate) fn compiled_mut(&mut self) -> Option<&mut Compiled> {
+    pub(crate) fn compiled_mut(&mut self) -> Option<&mut Compiled<Loss>> {
         self.compiled.as_mut()
     }
 

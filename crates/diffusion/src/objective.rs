@@ -136,7 +136,7 @@ impl Loss {
     ) -> Result<Tensor> {
         match self {
             Loss::BinaryCrossEntropy => binary_cross_entropy(logits, target),
-            Loss::MeanSquaredError => Ok(prediction().f_mse_loss(target, Reduction::Mean)?),
+            Loss::MeanSquaredError => mean_squared_error(&prediction(), target),
             Loss::CrossEntropy => {
                 const IGNORED: i64 = -100; // libtorch's default: a label that no image has
                 Ok(logits.f_cross_entropy_loss::<Tensor>(
@@ -147,17 +147,33 @@ impl Loss {
                     0.0,
                 )?)
             }
-            Loss::Custom(loss) => {
-                let loss = loss(&prediction(), target)?;
-                ensure!(
-                    loss.numel() == 1,
-                    "the loss is a tensor of shape {:?}; expected one number: end it with mean(Kind::Float)",
-                    loss.size()
-                );
-                Ok(loss.f_reshape(&[] as &[i64])?)
-            }
+            Loss::Custom(loss) => one_number(loss(&prediction(), target)?),
         }
     }
+}
+
+/// A learner's loss, if it is one number.
+pub(crate) fn one_number(loss: Tensor) -> Result<Tensor> {
+    ensure!(
+        loss.numel() == 1,
+        "the loss is a tensor of shape {:?}; expected one number: end it with mean(Kind::Float)",
+        loss.size()
+    );
+    Ok(loss.f_reshape(&[] as &[i64])?)
+}
+
+/// The mean of the squared differences of two tensors of one shape, a tensor of one number through which gradients flow.
+///
+/// # Errors
+/// Tensors of different shape.
+pub fn mean_squared_error(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+    ensure!(
+        prediction.size() == target.size(),
+        "expected two tensors of one shape; got {:?} and {:?}",
+        prediction.size(),
+        target.size()
+    );
+    Ok(prediction.f_mse_loss(target, Reduction::Mean)?)
 }
 
 /// Without the address of a function, which differs from run to run.
@@ -174,14 +190,14 @@ impl fmt::Debug for Loss {
 
 /// How a network is trained, and how far that has come.
 #[derive(Clone, Debug)]
-pub(crate) struct Compiled {
+pub(crate) struct Compiled<L> {
     pub(crate) optimizer: Optimizer,
-    pub(crate) loss: Loss,
+    pub(crate) loss: L,
     pub(crate) progress: Progress,
 }
 
-impl Compiled {
-    pub(crate) fn new(optimizer: Optimizer, loss: Loss) -> Compiled {
+impl<L> Compiled<L> {
+    pub(crate) fn new(optimizer: Optimizer, loss: L) -> Compiled<L> {
         Compiled {
             optimizer,
             loss,

@@ -1,29 +1,33 @@
 //! Pairs to learn from: what goes into a network, and what should come out.
 
 use anyhow::{Result, ensure};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::data::Split;
 use crate::metrics::noisy_batch;
 use crate::noise::{check_level, corrupt, noise_of};
 
-/// Images of a split as pairs of input and target: noisy and clean ([`Split::noisy`]), or image and label
-/// ([`Split::labelled`]).
+/// Pairs of input and target: noisy and clean images ([`Split::noisy`]), images and labels ([`Split::labelled`]), or tensors
+/// of one's own ([`Pairs::of`]).
 ///
-/// No pair is stored: a pair is a function of image, epoch and seed, and is made when it is needed.
+/// A noisy image is not stored: it is a function of image, epoch and seed, and is made when it is needed.
 #[derive(Debug)]
-pub struct Pairs {
-    images: Split,
-    rule: Rule,
-}
+pub struct Pairs(Source);
 
-/// How a pair is made of an image.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Rule {
+/// What pairs are made of.
+#[derive(Debug)]
+enum Source {
     /// The noisy image, and the image itself.
-    Noisy { level: f64, fixed: bool, seed: u64 },
+    Noisy {
+        images: Split,
+        level: f64,
+        fixed: bool,
+        seed: u64,
+    },
     /// The image, and its label.
-    Labelled,
+    Labelled(Split),
+    /// What a cell made.
+    Own { inputs: Tensor, targets: Tensor },
 }
 
 impl Split {
@@ -34,31 +38,51 @@ impl Split {
     /// A level that is negative, infinite or NaN.
     pub fn noisy(&self, level: f64) -> Result<Pairs> {
         check_level(level)?;
-        Ok(Pairs {
+        Ok(Pairs(Source::Noisy {
             images: self.shallow_clone(),
-            rule: Rule::Noisy {
-                level,
-                fixed: false,
-                seed: 42,
-            },
-        })
+            level,
+            fixed: false,
+            seed: 42,
+        }))
     }
 
     /// Pairs of images and their labels, to learn classes.
     pub fn labelled(&self) -> Pairs {
-        Pairs {
-            images: self.shallow_clone(),
-            rule: Rule::Labelled,
-        }
+        Pairs(Source::Labelled(self.shallow_clone()))
     }
 }
 
 impl Pairs {
+    /// Pairs of one's own: inputs `(N, …)` of fractions, and for each a target, fractions `(N, …)` or classes `(N,)` of
+    /// `int64`. They are not copied.
+    ///
+    /// # Errors
+    /// No inputs, inputs that are not fractions, or another number of targets.
+    pub fn of(inputs: &Tensor, targets: &Tensor) -> Result<Pairs> {
+        let count = |tensor: &Tensor| tensor.size().first().copied().unwrap_or_default();
+        ensure!(
+            count(inputs) > 0 && count(inputs) == count(targets),
+            "expected a target for each of {} inputs; got {}",
+            count(inputs),
+            count(targets)
+        );
+        ensure!(
+            inputs.is_floating_point(),
+            "inputs must be fractions; these are {:?} numbers",
+            inputs.kind()
+        );
+        let tensor = |tensor: &Tensor| tensor.detach();
+        Ok(Pairs(Source::Own {
+            inputs: tensor(inputs),
+            targets: tensor(targets),
+        }))
+    }
+
     /// Each image keeps its noise in all epochs, as when the noisy images are made once before training: what the video
-    /// does.
+    /// does. (Other pairs never change.)
     #[must_use]
     pub fn fixed(mut self) -> Pairs {
-        if let Rule::Noisy { fixed, .. } = &mut self.rule {
+        if let Source::Noisy { fixed, .. } = &mut self.0 {
             *fixed = true;
         }
         self
@@ -67,14 +91,14 @@ impl Pairs {
     /// With the noise of another seed (the default is 42).
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Pairs {
-        if let Rule::Noisy { seed: old, .. } = &mut self.rule {
+        if let Source::Noisy { seed: old, .. } = &mut self.0 {
             *old = seed;
         }
         self
     }
 
-    /// The first `n` pairs as a network sees them in this epoch, counted from 0: inputs `(n, 1, 28, 28)`, and targets of
-    /// the same shape, or labels `(n,)`.
+    /// The first `n` pairs as a network sees them in this epoch, counted from 0: inputs and targets, as images and their
+    /// noisy versions, `(n, 1, 28, 28)`, or images and labels `(n,)`.
     ///
     /// # Errors
     /// When there are not that many, or none is asked for.
@@ -85,54 +109,108 @@ impl Pairs {
             self.len()
         );
         let indices: Vec<i64> = (0..n as i64).collect();
-        Ok(self.rule.pairs(&self.images, &indices, epoch as u64))
+        Ok(self.at(&indices, Some(epoch as u64)))
     }
 
-    /// How many pairs there are: one for each image.
-    #[allow(clippy::len_without_is_empty, reason = "a split is never empty")]
+    /// How many pairs there are.
+    #[allow(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    /// The same pairs again, without copying the images.
-    pub(crate) fn shallow_clone(&self) -> Pairs {
-        Pairs {
-            images: self.images.shallow_clone(),
-            rule: self.rule,
+        match &self.0 {
+            Source::Noisy { images, .. } | Source::Labelled(images) => images.len(),
+            Source::Own { inputs, .. } => inputs.size()[0] as usize,
         }
     }
 
-    pub(crate) fn images(&self) -> &Split {
-        &self.images
-    }
-
-    pub(crate) fn rule(&self) -> Rule {
-        self.rule
-    }
-}
-
-impl Rule {
-    /// The pairs of these images, which are known to exist, in this epoch.
-    pub(crate) fn pairs(self, images: &Split, indices: &[i64], epoch: u64) -> (Tensor, Tensor) {
-        let clean = images.gather(indices);
-        match self {
-            Rule::Noisy { level, fixed, seed } => {
+    /// The pairs at these indices, which are known to exist, in this epoch; without an epoch as in every evaluation.
+    pub(crate) fn at(&self, indices: &[i64], epoch: Option<u64>) -> (Tensor, Tensor) {
+        match &self.0 {
+            &Source::Noisy {
+                ref images,
+                level,
+                fixed,
+                seed,
+            } => {
+                let Some(epoch) = epoch else {
+                    let (clean, noisy) = noisy_batch(images, level, indices);
+                    return (noisy, clean);
+                };
+                let clean = images.gather(indices);
                 let epoch = if fixed { 0 } else { epoch };
                 let noisy = corrupt(&clean, &noise_of(seed, epoch, indices), level);
                 (noisy, clean)
             }
-            Rule::Labelled => (clean, images.gather_labels(indices)),
+            Source::Labelled(images) => (images.gather(indices), images.gather_labels(indices)),
+            Source::Own { inputs, targets } => {
+                let indices = Tensor::from_slice(indices);
+                let at = |tensor: &Tensor| tensor.index_select(0, &indices);
+                (at(inputs), at(targets))
+            }
         }
     }
 
-    /// The same for held-out images, whose noise is the same in every evaluation.
-    pub(crate) fn held_out(self, images: &Split, indices: &[i64]) -> (Tensor, Tensor) {
-        match self {
-            Rule::Noisy { level, .. } => {
-                let (clean, noisy) = noisy_batch(images, level, indices);
-                (noisy, clean)
+    /// Whether the targets are classes.
+    pub(crate) fn has_classes(&self) -> bool {
+        match &self.0 {
+            Source::Noisy { .. } => false,
+            Source::Labelled(_) => true,
+            Source::Own { targets, .. } => targets.kind() == Kind::Int64 && targets.dim() == 1,
+        }
+    }
+
+    /// The same pairs again, without copying them.
+    pub(crate) fn shallow_clone(&self) -> Pairs {
+        self.mapped(Split::shallow_clone, Tensor::shallow_clone)
+    }
+
+    /// All but the last `n` pairs, and the last `n`.
+    pub(crate) fn hold_out(&self, n: usize) -> Result<(Pairs, Pairs)> {
+        let first = self.len() - n;
+        let (train, held_out) = match &self.0 {
+            Source::Noisy { images, .. } | Source::Labelled(images) => images.hold_out(n)?,
+            Source::Own { .. } => {
+                let part = |from: usize, count: usize| {
+                    let part = |tensor: &Tensor| tensor.narrow(0, from as i64, count as i64);
+                    self.mapped(Split::shallow_clone, part)
+                };
+                return Ok((part(0, first), part(first, n)));
             }
-            Rule::Labelled => self.pairs(images, indices, 0),
+        };
+        let with = |split: Split| self.mapped(|_| split.shallow_clone(), Tensor::shallow_clone);
+        Ok((with(train), with(held_out)))
+    }
+
+    fn mapped(&self, split: impl Fn(&Split) -> Split, tensor: impl Fn(&Tensor) -> Tensor) -> Pairs {
+        Pairs(match &self.0 {
+            &Source::Noisy {
+                ref images,
+                level,
+                fixed,
+                seed,
+            } => Source::Noisy {
+                images: split(images),
+                level,
+                fixed,
+                seed,
+            },
+            Source::Labelled(images) => Source::Labelled(split(images)),
+            Source::Own { inputs, targets } => Source::Own {
+                inputs: tensor(inputs),
+                targets: tensor(targets),
+            },
+        })
+    }
+
+    /// What these pairs are, in words: a training that goes on must have the same.
+    pub(crate) fn description(&self) -> String {
+        match &self.0 {
+            Source::Noisy {
+                level, fixed, seed, ..
+            } => {
+                let drawn = if *fixed { "once" } else { "anew in each epoch" };
+                format!("images with noise of strength {level}, drawn {drawn} with seed {seed}")
+            }
+            Source::Labelled(_) => "images with labels".to_owned(),
+            Source::Own { .. } => "pairs of one's own".to_owned(),
         }
     }
 }

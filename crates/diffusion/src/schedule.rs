@@ -11,8 +11,9 @@
 #[cfg(test)]
 mod tests;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use ndarray::Array1;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// A cosine schedule's betas are cut off here (Nichol & Dhariwal 2021, below eq. 17).
@@ -23,10 +24,76 @@ const MOST_STEPS: usize = 100_000;
 const SMALLEST_ALPHA_BAR: f64 = 1e-30;
 
 /// The noise schedule: `beta` and `alpha_bar` at each timestep. Timesteps count from 0, the least noisy.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Rule", into = "Rule")]
 pub struct Schedule {
+    rule: Rule,
     betas: Array1<f64>,
     alpha_bar: Array1<f64>,
+}
+
+/// How a schedule was made: what files say of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Rule {
+    /// [`Schedule::linear`] in this many steps.
+    Linear(usize),
+    /// [`Schedule::cosine`] in this many steps.
+    Cosine(usize),
+    /// [`Schedule::from_betas`]
+    Betas(Vec<f64>),
+    /// [`Schedule::from_alpha_bar`]
+    AlphaBar(Vec<f64>),
+}
+
+impl TryFrom<Rule> for Schedule {
+    type Error = Error;
+
+    fn try_from(rule: Rule) -> Result<Schedule> {
+        match rule {
+            Rule::Linear(steps) => Schedule::linear(steps),
+            Rule::Cosine(steps) => Schedule::cosine(steps),
+            Rule::Betas(betas) => Schedule::from_betas(betas.into()),
+            Rule::AlphaBar(alpha_bar) => Schedule::from_alpha_bar(alpha_bar.into()),
+        }
+    }
+}
+
+impl From<Schedule> for Rule {
+    fn from(schedule: Schedule) -> Rule {
+        schedule.rule
+    }
+}
+
+/// A timestep of a schedule, at which an image `x0` has become `x_t = alpha · x0 + sigma · eps`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timestep {
+    /// Its number in the schedule. (0 also for the image itself, behind the last step, where `sigma` is 0.)
+    pub t: usize,
+    /// `√alpha_bar`, the strength of the image.
+    pub alpha: f64,
+    /// `√(1 - alpha_bar)`, the strength of the noise.
+    pub sigma: f64,
+}
+
+impl Timestep {
+    /// The image itself: where the reverse process ends.
+    const IMAGE: Timestep = Timestep {
+        t: 0,
+        alpha: 1.0,
+        sigma: 0.0,
+    };
+
+    /// Whether this is the image itself, which the reverse process ends with.
+    pub fn is_image(&self) -> bool {
+        self.sigma == 0.0
+    }
+
+    /// How strong the new noise is that DDPM draws on the step from here to `next`: the standard deviation of `x_next`,
+    /// given `x_t` and `x0` (Ho et al. 2020, eq. 7; Song et al. 2020, eq. 16 with `eta` 1).
+    pub fn posterior_deviation(&self, next: &Timestep) -> f64 {
+        next.sigma / self.sigma * (1.0 - (self.alpha / next.alpha).powi(2)).sqrt()
+    }
 }
 
 impl Schedule {
@@ -38,7 +105,7 @@ impl Schedule {
     /// 0 steps, or so many (about 6,800) that `alpha_bar` falls below 1e-30.
     pub fn linear(steps: usize) -> Result<Schedule> {
         check_steps(steps)?;
-        Schedule::from_betas(Array1::linspace(1e-4, 0.02, steps))
+        Schedule::of(Rule::Linear(steps), Array1::linspace(1e-4, 0.02, steps))
     }
 
     /// `alpha_bar` falls like a squared cosine (Nichol & Dhariwal 2021, "Improved Denoising Diffusion
@@ -66,7 +133,7 @@ impl Schedule {
             angle.cos().powi(2)
         };
         let beta = |step| (1.0 - f(step + 1) / f(step)).min(LARGEST_BETA);
-        Schedule::from_betas((0..steps).map(beta).collect())
+        Schedule::of(Rule::Cosine(steps), (0..steps).map(beta).collect())
     }
 
     /// A schedule with these betas, the variance of the noise that each step adds.
@@ -75,6 +142,10 @@ impl Schedule {
     /// No betas, one that is not between 0 and 1 (`alpha_bar` would not fall from step to step), or so many
     /// that `alpha_bar` falls below 1e-30.
     pub fn from_betas(betas: Array1<f64>) -> Result<Schedule> {
+        Schedule::of(Rule::Betas(betas.to_vec()), betas)
+    }
+
+    fn of(rule: Rule, betas: Array1<f64>) -> Result<Schedule> {
         check_steps(betas.len())?;
         if let Some((step, beta)) = betas
             .iter()
@@ -91,7 +162,11 @@ impl Schedule {
             product
         });
         check_falling(&alpha_bar)?;
-        Ok(Schedule { betas, alpha_bar })
+        Ok(Schedule {
+            rule,
+            betas,
+            alpha_bar,
+        })
     }
 
     /// A schedule with this `alpha_bar` at each timestep.
@@ -107,7 +182,11 @@ impl Schedule {
             before = now;
             beta
         });
-        Ok(Schedule { betas, alpha_bar })
+        Ok(Schedule {
+            rule: Rule::AlphaBar(alpha_bar.to_vec()),
+            betas,
+            alpha_bar,
+        })
     }
 
     /// How many steps there are.
@@ -143,7 +222,7 @@ impl Schedule {
 
     /// The strength of the noise relative to the image, `√((1 - alpha_bar) / alpha_bar)`: what
     /// [`add_noise`](crate::noise::add_noise) would call its level, on pixels in `[-1, 1]`.
-    pub fn sigma(&self) -> Array1<f64> {
+    pub fn noise_level(&self) -> Array1<f64> {
         self.alpha_bar
             .mapv(|alpha_bar| ((1.0 - alpha_bar) / alpha_bar).sqrt())
     }
@@ -158,10 +237,10 @@ impl Schedule {
             "the noise level is {level}; expected a number above 0"
         );
         // Pixels in [-1, 1] are twice as far apart.
-        let distance = |sigma: &f64| (sigma.ln() - (2.0 * level).ln()).abs();
-        let sigma = self.sigma();
-        let nearest =
-            (0..self.steps()).min_by(|&a, &b| distance(&sigma[a]).total_cmp(&distance(&sigma[b])));
+        let distance = |found: &f64| (found.ln() - (2.0 * level).ln()).abs();
+        let levels = self.noise_level();
+        let nearest = (0..self.steps())
+            .min_by(|&a, &b| distance(&levels[a]).total_cmp(&distance(&levels[b])));
         Ok(nearest.unwrap_or(0))
     }
 
@@ -188,11 +267,6 @@ impl Schedule {
             t.len()
         );
         t.iter().try_for_each(|&t| self.check_step(t))?;
-        Ok(self.mixed(x0, t, eps))
-    }
-
-    /// [`q_sample`](Schedule::q_sample) without checks.
-    pub(crate) fn mixed(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Tensor {
         let scale = |variance: fn(f64) -> f64| {
             let values: Vec<f64> = t
                 .iter()
@@ -204,7 +278,7 @@ impl Schedule {
                 .to_kind(x0.kind())
                 .view(&shape[..])
         };
-        x0 * scale(|alpha_bar| alpha_bar) + eps * scale(|alpha_bar| 1.0 - alpha_bar)
+        Ok(x0 * scale(|alpha_bar| alpha_bar) + eps * scale(|alpha_bar| 1.0 - alpha_bar))
     }
 
     pub(crate) fn check_step(&self, t: usize) -> Result<()> {
@@ -216,8 +290,9 @@ impl Schedule {
         Ok(())
     }
 
-    /// `count` timesteps, evenly spaced, the noisiest first: those at which a sampler evaluates the network. All of them
-    /// if `count` is [`steps`](Schedule::steps); for two or more the last one is always 0.
+    /// The reverse process in `count` steps, from noise to image: pairs of a timestep and the next one, evenly spaced. All
+    /// timesteps if `count` is [`steps`](Schedule::steps); for two or more the last one is always 0, and its next one is the
+    /// image itself.
     ///
     /// The first is always the last timestep of the schedule, because sampling starts from pure noise. A later start would
     /// spare steps of little use. But at a later timestep the image's mean already contributes, and pure noise lacks it. (Tried
@@ -225,7 +300,39 @@ impl Schedule {
     ///
     /// # Errors
     /// A count of 0, or of more steps than there are.
-    pub fn timesteps(&self, count: usize) -> Result<Vec<usize>> {
+    ///
+    /// ```
+    /// use diffusion::prelude::*;
+    ///
+    /// # fn main() -> anyhow::Result<()> {
+    /// // A network that knows that all images are grey: DDIM (Song et al. 2020) finds grey.
+    /// let mut x: Tensor = Rng::new(7).normal(&[1, 1, 28, 28]);
+    /// for (now, next) in Schedule::cosine(1000)?.timesteps(50)? {
+    ///     let eps: Tensor = &x / now.sigma; // of x = alpha · 0 + sigma · eps
+    ///     let x0: Tensor = (&x - now.sigma * &eps) / now.alpha;
+    ///     x = next.alpha * x0 + next.sigma * eps;
+    /// }
+    /// assert!(x.abs().max().double_value(&[]) < 1e-6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn timesteps(&self, count: usize) -> Result<Vec<(Timestep, Timestep)>> {
+        Ok(self.pairs(self.evenly_spaced(count)?))
+    }
+
+    /// The last part of [`timesteps`](Schedule::timesteps): from timestep `t` on, for an image that is as noisy as there.
+    ///
+    /// # Errors
+    /// A timestep that the schedule does not have, or as [`timesteps`](Schedule::timesteps).
+    pub fn timesteps_from(&self, t: usize, count: usize) -> Result<Vec<(Timestep, Timestep)>> {
+        self.check_step(t)?;
+        let mut numbers = self.evenly_spaced(count)?;
+        numbers.retain(|&number| number < t);
+        numbers.insert(0, t);
+        Ok(self.pairs(numbers))
+    }
+
+    fn evenly_spaced(&self, count: usize) -> Result<Vec<usize>> {
         ensure!(
             (1..=self.steps()).contains(&count),
             "cannot take {count} steps; this schedule has {}: expected 1 to {}",
@@ -237,6 +344,16 @@ impl Schedule {
         Ok((0..count)
             .map(|at| (last * (1.0 - at as f64 / between)).round() as usize)
             .collect())
+    }
+
+    fn pairs(&self, numbers: Vec<usize>) -> Vec<(Timestep, Timestep)> {
+        let steps = numbers.iter().map(|&t| Timestep {
+            t,
+            alpha: self.alpha_bar[t].sqrt(),
+            sigma: (1.0 - self.alpha_bar[t]).sqrt(),
+        });
+        let next = steps.clone().skip(1).chain([Timestep::IMAGE]);
+        steps.zip(next).collect()
     }
 }
 

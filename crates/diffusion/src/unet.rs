@@ -10,19 +10,24 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use ops::Activation;
+use anyhow::{Context, Result, bail, ensure};
+use ops::pool::map_batches;
+use ops::{Activation, Precision};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::data::SIDE;
+use crate::batch::Batch;
+use crate::data::{SIDE, check_images};
 use crate::layers::{
-    assert_images, convolutional, convolve, dense, embedding, linear, norm, norm_silu,
-    zero_initialised,
+    convolutional, convolve, dense, embedding, linear, norm, norm_silu, zero_initialised,
 };
 use crate::network::{Checkpoint, NamedLayer, Summary, save_layers, trained};
+use crate::objective::{Compiled, Optimizer};
 use crate::rng::Rng;
+use crate::schedule::Schedule;
 
+/// How many images pass through the network at once.
+const BATCH: usize = 64;
 /// How many classes there are; the class after the last one stands for "no class".
 pub const CLASSES: i64 = 10;
 /// Size of the timestep's sinusoidal embedding: half of it sines, half cosines.
@@ -36,27 +41,79 @@ const NEIGHBOURS: i64 = 4;
 const KIND: &str = "unet";
 
 /// Settings of a [`Unet`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UnetConfig {
     /// The seed of the first weights (default 1).
     pub seed: u64,
     /// Channels at 14x14; twice as many at 7x7. A multiple of 16 (default 64).
     pub width: i64,
+    /// The forward process that it is trained on and sampled with (default: cosine, 1,000 steps).
+    pub schedule: Schedule,
+    /// What its loss compares the prediction with (default: the noise).
+    pub predicts: Predicts,
 }
 
 impl Default for UnetConfig {
     fn default() -> UnetConfig {
-        UnetConfig { seed: 1, width: 64 }
+        let schedule = Schedule::cosine(1000);
+        UnetConfig {
+            seed: 1,
+            width: 64,
+            schedule: schedule.unwrap_or_else(|error| unreachable!("1,000 steps: {error:#}")),
+            predicts: Predicts::Noise,
+        }
     }
 }
 
-/// A U-Net that predicts the noise in images of 28x28 pixels.
+/// What a [`Unet`] predicts: what its loss compares the prediction with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Predicts {
+    /// The noise `eps` in `x_t` (Ho et al. 2020, eq. 14): a diffusion model, to sample with.
+    Noise,
+    /// The pixels of the clean image as logits: their sigmoid is the image. A denoiser that works in one step.
+    CleanImage,
+}
+
+/// A U-Net for images of 28x28 pixels, with the schedule that it is trained on.
+///
+/// It is trained like a [`Network`](crate::network::Network): [`compile`](Unet::compile) with an optimizer and a loss, then
+/// [`fit`](Unet::fit). The loss is a function of a cell; this one makes a diffusion model of it:
+///
+/// ```no_run
+/// use diffusion::prelude::*;
+///
+/// /// The simple loss of Ho et al. 2020, eq. 14 and algorithm 1.
+/// fn noise_loss(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+///     let x0: Tensor = centred(&batch.images);
+///     let t: Vec<usize> = batch.timesteps(unet.schedule());
+///     let eps: Tensor = batch.noise();
+///     let x_t: Tensor = unet.schedule().q_sample(&x0, &t, &eps)?;
+///     mean_squared_error(&unet.predict(&x_t, &t, &batch.labels_dropped(0.1)?)?, &eps)
+/// }
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let mnist: Mnist = Mnist::load()?;
+/// let mut unet: Unet = Unet::new(UnetConfig { width: 32, ..UnetConfig::default() })?;
+/// unet.compile(Adam::new(0.001), noise_loss);
+/// unet.fit(&mnist.train, &Fit { batch_size: 64, ..Fit::default() })?;
+/// sample(&unet, &[Some(7); 10], &Sampler::ddim(25))?.grid(10).save("sevens.png")?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Unet {
     config: UnetConfig,
     layers: Vec<NamedLayer>,
+    compiled: Option<Compiled<UnetLoss>>,
+    /// The kind in which this copy computes for a training; None outside of it.
+    training: Option<Kind>,
 }
+
+/// The loss of a [`Unet`]: a mean over the images of the batch, a tensor of one number that gradients can flow back from.
+///
+/// Within it [`Unet::predict`] records gradients. Everything random must come from the batch.
+pub type UnetLoss = fn(&Unet, &Batch) -> Result<Tensor>;
 
 impl Unet {
     /// An untrained network.
@@ -104,20 +161,82 @@ impl Unet {
             &[SIDE, SIDE, 1],
             vec![],
         ));
-        Ok(Unet { config, layers })
+        Ok(Unet {
+            config,
+            layers,
+            compiled: None,
+            training: None,
+        })
     }
 
-    /// The noise in images `(N, 1, 28, 28)` with pixels in `[-1, 1]`: the same shape.
+    /// Chooses how the network is trained. A new optimizer starts from zero; the weights stay as they are.
+    pub fn compile(&mut self, optimizer: impl Into<Optimizer>, loss: UnetLoss) {
+        self.compiled = Some(Compiled::new(optimizer.into(), loss));
+    }
+
+    pub(crate) fn compiled(&self) -> Result<&Compiled<UnetLoss>> {
+        self.compiled.as_ref().context(
+            "this network is not compiled: choose an optimizer and a loss first, for example \
+             compile(Adam::new(0.001), noise_loss)",
+        )
+    }
+
+    pub(crate) fn compiled_mut(&mut self) -> Option<&mut Compiled<UnetLoss>> {
+        self.compiled.as_mut()
+    }
+
+    /// The forward process that this network is trained on and sampled with.
+    pub fn schedule(&self) -> &Schedule {
+        &self.config.schedule
+    }
+
+    /// What the network predicts for images `x`, `(N, 1, 28, 28)` with pixels in `[-1, 1]` (and noise beyond): the same
+    /// shape, the noise in them if it [`predicts`](UnetConfig::predicts) noise.
     ///
-    /// `timesteps` `(N,)` are steps of the schedule, in any kind; `classes` `(N,)` are `int64` in `0..=10`, where
-    /// 10 stands for "no class". Computes in the kind of the images.
+    /// `t` is the timestep of each image, or one for all; `labels` has a class for each image, or one for all: `&[Some(7)]`,
+    /// or `&[None]` for any class.
     ///
-    /// # Panics
+    /// Within a training's loss it records gradients; elsewhere it records none, and works in batches, on all cores, in
+    /// [`Precision::of_this_cpu`].
+    ///
+    /// # Errors
+    /// Images of another shape or of whole numbers, a timestep that the schedule does not have, a class that does not exist,
+    /// or another number of timesteps or labels.
+    pub fn predict(&self, x: &Tensor, t: &[usize], labels: &[Option<i64>]) -> Result<Tensor> {
+        let images = check_images(x)?;
+        let (t, classes) = (self.steps_of(t, images)?, classes_of(labels, images)?);
+        if let Some(kind) = self.training {
+            let output = self.forward(&x.to_kind(kind), &t, &classes)?;
+            return Ok(output.to_kind(x.kind()));
+        }
+        let kind = Precision::of_this_cpu().kind();
+        let output = map_batches(images, BATCH, &|| {
+            let unet = self.replica(kind);
+            let (x, t, classes) = (x.to_kind(kind), t.shallow_clone(), classes.shallow_clone());
+            Box::new(move |range| {
+                let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.end - range.start);
+                unet.forward(&part(&x), &part(&t), &part(&classes))
+            })
+        })?;
+        Ok(output.to_kind(x.kind()))
+    }
+
+    fn steps_of(&self, t: &[usize], images: usize) -> Result<Tensor> {
+        t.iter().try_for_each(|&t| self.schedule().check_step(t))?;
+        let steps: Vec<i64> = one_for_each("timestep", t, images)?
+            .map(|&t| t as i64)
+            .collect();
+        Ok(Tensor::from_slice(&steps))
+    }
+
+    /// As [`predict`](Unet::predict), but with gradients, at once, and in the kind of the images. `timesteps` `(N,)` may be
+    /// of any kind; `classes` `(N,)` are `int64`, and 10 stands for "no class".
+    ///
+    /// # Errors
     /// Tensors of other shapes.
-    pub fn forward(&self, x: &Tensor, timesteps: &Tensor, classes: &Tensor) -> Tensor {
-        assert_images(x);
-        let images = x.size()[0];
-        assert!(
+    pub fn forward(&self, x: &Tensor, timesteps: &Tensor, classes: &Tensor) -> Result<Tensor> {
+        let images = check_images(x)? as i64;
+        ensure!(
             timesteps.size() == [images] && classes.size() == [images],
             "the network takes a timestep and a class for each of {images} images; got {:?} and {:?}",
             timesteps.size(),
@@ -136,7 +255,7 @@ impl Unet {
         let x = self.residual("up_1", &Tensor::cat(&[x, large], 3), &embedding);
         let x = norm_silu(&x, &no_shift(&x), self.layer("last_norm"));
         let x = convolve(&x, self.layer("last"), Activation::Linear); // (N, 14, 14, 4)
-        depth_to_space(&x).reshape([-1, 1, SIDE, SIDE])
+        Ok(depth_to_space(&x).reshape([-1, 1, SIDE, SIDE]))
     }
 
     /// Timestep and class as one vector for each image, `(N, 2 width)`.
@@ -195,6 +314,16 @@ impl Unet {
                 .iter()
                 .map(|layer| layer.in_kind(kind))
                 .collect(),
+            compiled: None,
+            training: self.training,
+        }
+    }
+
+    /// The same for a worker of a training: its [`predict`](Unet::predict) records gradients.
+    pub(crate) fn worker(&self, kind: Kind) -> Unet {
+        Unet {
+            training: Some(kind),
+            ..self.replica(kind)
         }
     }
 
@@ -203,12 +332,13 @@ impl Unet {
         Ok(serde_json::to_string(&self.config)?)
     }
 
-    /// Saves the weights and the settings to a safetensors file, an older one as a whole or not at all.
+    /// Saves the weights and the settings, schedule and target among them, to a safetensors file, an older one as a whole or
+    /// not at all.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.save_as(KIND, path.as_ref(), Kind::Float)
+        self.save_in(path.as_ref(), Kind::Float)
     }
 
     /// Saves as [`save`](Unet::save) does, at half the size: weights are rounded to `float16`.
@@ -216,26 +346,28 @@ impl Unet {
     /// # Errors
     /// When the file cannot be written.
     pub fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.save_as(KIND, path.as_ref(), Kind::Half)
+        self.save_in(path.as_ref(), Kind::Half)
     }
 
-    pub(crate) fn save_as(&self, what: &str, path: &Path, kind: Kind) -> Result<()> {
-        save_layers(&self.layers, what, self.description()?, path, kind)
+    fn save_in(&self, path: &Path, kind: Kind) -> Result<()> {
+        save_layers(&self.layers, KIND, self.description()?, path, kind)
     }
 
-    /// The network of a file that [`save`](Unet::save) wrote.
+    /// The network of a file that [`save`](Unet::save) wrote. It is not compiled.
     ///
     /// # Errors
     /// A file that cannot be read, is truncated or not safetensors, belongs to another kind of network, or whose tensors are
     /// missing, extra or of another shape.
     pub fn load(path: impl AsRef<Path>) -> Result<Unet> {
-        Unet::load_as(KIND, path.as_ref())
-    }
-
-    pub(crate) fn load_as(what: &str, path: &Path) -> Result<Unet> {
-        let file = Checkpoint::read(what, path)?;
+        let file = Checkpoint::read(KIND, path.as_ref())?;
         let built = || -> Result<Unet> {
             let settings = file.settings()?;
+            if !settings.contains("schedule") {
+                bail!(
+                    "it is of an earlier version of this lesson, and does not say its schedule: delete the file, or train \
+                     the network anew"
+                );
+            }
             let config = serde_json::from_str(settings)
                 .with_context(|| format!("its settings {settings} are not a U-Net's"))?;
             Unet::new(config)
@@ -245,15 +377,62 @@ impl Unet {
         Ok(unet)
     }
 
-    /// The trained network: what an earlier notebook saved in `saved/`, else the weights that come with the lesson, in
-    /// `weights/`, both beside the notebook. Says which one it was; a saved file that cannot be loaded is skipped with a
-    /// line that says why.
+    /// The trained network of this name, `"unet"` or `"unet_denoiser"`: what an earlier notebook saved in `saved/`, else the
+    /// weights that come with the lesson, in `weights/`, both beside the notebook. Says which one it was; a saved file that
+    /// cannot be loaded is skipped with a line that says why.
     ///
     /// # Errors
     /// When there is neither, or the lesson's own cannot be loaded.
-    pub fn trained() -> Result<Unet> {
-        trained(KIND, &|path| Unet::load(path))
+    pub fn trained(name: &str) -> Result<Unet> {
+        trained(name, &|path| Unet::load(path))
     }
+}
+
+/// A copy with weights, and an optimizer's state, of its own.
+impl Clone for Unet {
+    fn clone(&self) -> Unet {
+        Unet {
+            config: self.config.clone(),
+            layers: self.layers.iter().map(NamedLayer::deep_clone).collect(),
+            compiled: self.compiled.clone(),
+            training: None,
+        }
+    }
+}
+
+/// One of these for each image, where one for all will do.
+fn one_for_each<'a, T>(
+    what: &str,
+    given: &'a [T],
+    images: usize,
+) -> Result<impl Iterator<Item = &'a T>> {
+    ensure!(
+        given.len() == images || given.len() == 1,
+        "expected a {what} for each of {images} images, or one for all; got {}",
+        given.len()
+    );
+    Ok(given.iter().cycle().take(images))
+}
+
+/// Labels as the network takes them, `(images,)`.
+fn classes_of(labels: &[Option<i64>], images: usize) -> Result<Tensor> {
+    check_labels(labels)?;
+    let classes: Vec<i64> = one_for_each("label", labels, images)?
+        .map(|label| label.unwrap_or(CLASSES))
+        .collect();
+    Ok(Tensor::from_slice(&classes))
+}
+
+/// Are these labels: `Some(7)` for a seven, `None` for any class?
+pub(crate) fn check_labels(labels: &[Option<i64>]) -> Result<()> {
+    for class in labels.iter().flatten() {
+        ensure!(
+            (0..CLASSES).contains(class),
+            "there is no class {class}; expected one of 0 to {}",
+            CLASSES - 1
+        );
+    }
+    Ok(())
 }
 
 /// The layers of a residual block.

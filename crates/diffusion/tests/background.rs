@@ -1,11 +1,15 @@
 //! Training in the background can be watched, stopped and resumed, and nothing is lost.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/noise_loss.rs"]
+mod noise_loss;
+
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use diffusion::prelude::*;
-use diffusion::train::Supervised;
+use noise_loss::noise_loss;
 
 fn few(n: usize) -> Split {
     Mnist::load().unwrap().train.first(n).unwrap()
@@ -32,7 +36,7 @@ fn cnn() -> Network {
 }
 
 fn resumed(folder: &Path, pairs: &Pairs) -> Result<Training<Network>> {
-    Training::resume(folder, Adam::new(0.001), Loss::BinaryCrossEntropy, pairs)
+    Network::resume(folder, Loss::BinaryCrossEntropy, pairs)
 }
 
 fn weights(network: &Network) -> Vec<Tensor> {
@@ -63,11 +67,11 @@ fn it_gives_what_a_blocking_training_gives() {
     };
     let whole = blocking.fit(&split, &best).unwrap();
     let training = cnn().fit_in_background(&split, &config(2), &run).unwrap();
-    assert_eq!(training.folder(), run);
+    assert_eq!(training.folder(), run.join("1"));
     let (model, history) = training.wait().unwrap();
     assert_eq!(weights(&model), weights(&blocking));
     assert_eq!(history.batch_losses, whole.batch_losses);
-    let notes = notes(&run);
+    let notes = notes(&run.join("1"));
     assert_eq!(notes["state"], "done");
     assert!(
         notes["line"]
@@ -106,7 +110,7 @@ fn a_stopped_and_resumed_training_ends_as_an_uninterrupted_one() {
     training.stop();
     let (_, part) = training.wait().unwrap();
     assert!(part.stopped && part.batch_losses.len() < whole.batch_losses.len());
-    assert_eq!(notes(&run)["state"], "stopped");
+    assert_eq!(notes(&run.join("1"))["state"], "stopped");
     let training = resumed(&run, &split).unwrap();
     let (model, history) = training.wait().unwrap();
     assert_eq!(weights(&model), weights(&unbroken));
@@ -150,31 +154,54 @@ fn it_trains_a_copy_that_goes_on_where_the_network_was() {
     assert_eq!(weights(&network), weights(&trained));
 }
 
+fn half_of_it(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+    Ok(mean_squared_error(prediction, target)? * 0.5)
+}
+
+fn whole(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+    mean_squared_error(prediction, target)
+}
+
 #[test]
 fn it_is_resumed_with_what_it_was_begun_with_only() {
     let (pairs, folder) = (pairs(200), tempfile::tempdir().unwrap());
     let run = folder.path().join("run");
-    let training = cnn().fit_in_background(&pairs, &config(1), &run);
+    let mut network = cnn();
+    network.compile(Adam::new(0.001), Loss::Custom(whole));
+    let training = network.fit_in_background(&pairs, &config(1), &run);
     training.unwrap().wait().unwrap();
-    let (adam, entropy) = (Adam::new(0.001), Loss::BinaryCrossEntropy);
-    let other_noise = few(200).noisy(0.4).unwrap();
-    let fixed = few(200).noisy(0.5).unwrap().fixed();
-    let others: [(Optimizer, Loss, &Pairs); 5] = [
-        (Adam::new(0.002).into(), entropy, &pairs),
-        (Sgd::new(0.001).into(), entropy, &pairs),
-        (adam.into(), Loss::MeanSquaredError, &pairs),
-        (adam.into(), entropy, &other_noise),
-        (adam.into(), entropy, &fixed),
-    ];
-    for (optimizer, loss, pairs) in others {
-        let training = Training::resume(&run, optimizer, loss, pairs).unwrap();
-        let error = format!("{:#}", training.wait().unwrap_err());
-        assert!(error.contains("of another training"), "{error}");
-    }
-    assert!(resumed(&run, &pairs).unwrap().wait().is_ok());
-    let labels = few(200).labelled();
-    let error = Training::resume(&run, adam, entropy, &labels).unwrap_err();
-    assert!(error.to_string().contains("have labels"), "{error}");
+    let loss = Loss::Custom(whole);
+    let refused = |loss: Loss, pairs: &Pairs| {
+        let error = Network::resume(&run, loss, pairs).unwrap_err();
+        format!("{error:#}")
+    };
+    // What can be told by a name is told at once.
+    let error = refused(Loss::MeanSquaredError, &pairs);
+    assert!(
+        error.contains("the loss \"loss\"") && error.contains("\"mean squared error\""),
+        "{error}"
+    );
+    let error = refused(loss, &few(200).noisy(0.4).unwrap());
+    assert!(
+        error.contains("strength 0.5") && error.contains("strength 0.4"),
+        "{error}"
+    );
+    let error = refused(loss, &few(200).noisy(0.5).unwrap().fixed());
+    assert!(error.contains("drawn once"), "{error}");
+    let error = refused(loss, &few(190).noisy(0.5).unwrap());
+    assert!(
+        error.contains("200 images") && error.contains("190 images"),
+        "{error}"
+    );
+    // Another loss of the same name, and other images, by what the first weights make of the first images.
+    let error = refused(Loss::Custom(half_of_it), &pairs);
+    assert!(error.contains("another loss or other images"), "{error}");
+    let others = Mnist::load().unwrap().test.first(200).unwrap();
+    let error = refused(loss, &others.noisy(0.5).unwrap());
+    assert!(error.contains("another loss or other images"), "{error}");
+    let error = refused(Loss::BinaryCrossEntropy, &few(200).labelled());
+    assert!(error.contains("have labels"), "{error}");
+    Network::resume(&run, loss, &pairs).unwrap().wait().unwrap();
 }
 
 #[test]
@@ -200,16 +227,172 @@ fn the_button_of_its_panel_stops_it() {
 }
 
 #[test]
-fn a_second_training_in_a_folder_stops_the_first_and_moves_it_aside() {
+fn a_second_training_in_a_folder_stops_the_first_and_keeps_it() {
     let (split, folder) = (pairs(2_000), tempfile::tempdir().unwrap());
     let run = folder.path().join("run");
     let first = cnn().fit_in_background(&split, &config(50), &run).unwrap();
     let error = resumed(&run, &split).unwrap_err();
     assert!(error.to_string().contains("still running"), "{error}");
     let second = cnn().fit_in_background(&split, &config(1), &run).unwrap();
-    assert!(!first.is_running() && first.wait().unwrap().1.stopped);
+    assert!(!first.is_running());
+    let (_, history) = first.wait().unwrap();
+    assert!(history.stopped);
     assert!(!second.wait().unwrap().1.stopped);
-    assert_eq!(notes(&folder.path().join("run.before"))["state"], "stopped");
+    let state = |number: &str| {
+        notes(&run.join(number))["state"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!([state("1"), state("2")], ["stopped", "done"]);
+    // The newest is resumed, or the one that is named; with a slash at the end, too.
+    let newest = resumed(&folder.path().join("run/"), &split).unwrap();
+    assert_eq!(newest.folder(), run.join("2"));
+    drop(newest);
+    let older = resumed(&run.join("1"), &split).unwrap();
+    assert_eq!(older.folder(), run.join("1"));
+    drop(older);
+    // A third one overwrites neither.
+    let third = cnn()
+        .fit_in_background(&split, &config(1), format!("{}/", run.display()))
+        .unwrap();
+    assert_eq!(third.folder(), run.join("3"));
+    assert_eq!(state("2"), "done");
+}
+
+#[test]
+fn a_training_can_be_waited_for_again_and_leaves_the_network_alone() {
+    let (split, folder) = (pairs(200), tempfile::tempdir().unwrap());
+    let network = cnn();
+    let before = weights(&network);
+    let training = network
+        .fit_in_background(&split, &config(1), folder.path().join("run"))
+        .unwrap();
+    let (mut once, history) = training.wait().unwrap();
+    let (again, same) = training.wait().unwrap();
+    assert_eq!((weights(&once), history), (weights(&again), same));
+    once.fit(&split, &config(1)).unwrap();
+    assert_ne!(weights(&once), weights(&again));
+    assert_eq!(weights(&network), before);
+    // A divergence does not change it either, and is told each time.
+    let mut network = cnn();
+    network.compile(Adam::new(1e30), Loss::BinaryCrossEntropy);
+    let training = network
+        .fit_in_background(&split, &config(1), folder.path().join("run"))
+        .unwrap();
+    for _ in 0..2 {
+        let error = training.wait().unwrap_err().to_string();
+        assert!(error.contains("training has diverged"), "{error}");
+    }
+    assert_eq!(weights(&network), before);
+    assert_eq!(notes(training.folder())["state"], "failed");
+}
+
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// The checks before the first batch are five calls.
+fn panics_in_the_second_batch(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+    if CALLS.fetch_add(1, Ordering::Relaxed) > 5 {
+        let _ = prediction.reshape([7, 7]);
+    }
+    mean_squared_error(prediction, target)
+}
+
+#[test]
+fn a_training_that_panics_ends_its_panel() {
+    let (split, folder) = (pairs(400), tempfile::tempdir().unwrap());
+    let mut network = cnn();
+    network.compile(Adam::new(0.001), Loss::Custom(panics_in_the_second_batch));
+    let fit = Fit {
+        threads: 1,
+        ..config(1)
+    };
+    let training = network
+        .fit_in_background(&split, &fit, folder.path().join("run"))
+        .unwrap();
+    let error = training.wait().unwrap_err().to_string();
+    assert!(
+        error.contains("panicked") && error.contains("shape '[7, 7]' is invalid"),
+        "{error}"
+    );
+    let notes = notes(training.folder());
+    assert_eq!(notes["state"], "failed");
+    assert!(
+        notes["line"].as_str().unwrap().contains("panicked"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn it_goes_on_with_another_number_of_threads_and_in_another_precision() {
+    let (split, folder) = (pairs(300), tempfile::tempdir().unwrap());
+    let run = folder.path().join("run");
+    let training = cnn().fit_in_background(&split, &config(2), &run).unwrap();
+    training.stop();
+    training.wait().unwrap();
+    // As if it had begun on another machine.
+    let path = run.join("1/run.json");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for place in ["/threads", "/fit/threads"] {
+        *record.pointer_mut(place).unwrap() = 64.into();
+    }
+    let other = match Precision::of_this_cpu() {
+        Precision::Mixed => "Float32",
+        Precision::Float32 => "Mixed",
+    };
+    for place in ["/precision", "/fit/precision"] {
+        *record.pointer_mut(place).unwrap() = other.into();
+    }
+    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    let (_, history) = resumed(&run, &split).unwrap().wait().unwrap();
+    assert_eq!(history.epochs.len(), 2);
+    assert_eq!(history.plan.precision, Precision::of_this_cpu());
+}
+
+#[test]
+fn it_is_resumed_at_any_moment_on_one_and_on_two_threads() {
+    let (split, folder) = (pairs(300), tempfile::tempdir().unwrap());
+    for threads in 1..=threads().min(2) {
+        let fit = Fit {
+            threads,
+            moving_average: Some(0.9),
+            ..config(6)
+        };
+        let begin = |name: &str| {
+            let folder = folder.path().join(format!("{name}-{threads}"));
+            cnn().fit_in_background(&split, &fit, folder).unwrap()
+        };
+        let started = Instant::now();
+        let (whole, course) = begin("whole").wait().unwrap();
+        let time = started.elapsed();
+        let mut rng = Rng::new(threads as u64);
+        let (mut stops, mut last) = (0, None);
+        let mut training = begin("broken");
+        // Ten stops at random moments, as long as there is something to stop.
+        while stops < 10 {
+            std::thread::sleep(time.mul_f64(0.3 * rng.share()));
+            training.stop();
+            let (network, history) = training.wait().unwrap();
+            if !history.stopped {
+                assert_eq!(history.batch_losses, course.batch_losses);
+                last = Some(network);
+                break;
+            }
+            stops += 1;
+            training = resumed(training.folder(), &split).unwrap();
+        }
+        let network = match last {
+            Some(network) => network,
+            None => training.wait().unwrap().0,
+        };
+        assert!(stops > 1, "{stops} stops");
+        assert_eq!(
+            weights(&network),
+            weights(&whole),
+            "{threads} threads, {stops} stops"
+        );
+    }
 }
 
 #[test]
@@ -217,7 +400,7 @@ fn what_is_dropped_ends() {
     let (split, folder) = (pairs(2_000), tempfile::tempdir().unwrap());
     let run = folder.path().join("run");
     drop(cnn().fit_in_background(&split, &config(50), &run).unwrap());
-    assert_eq!(notes(&run)["state"], "stopped");
+    assert_eq!(notes(&run.join("1"))["state"], "stopped");
 }
 
 #[test]
@@ -244,7 +427,23 @@ fn what_cannot_be_trained_or_resumed_is_named() {
     );
     std::fs::create_dir(path("mine")).unwrap();
     std::fs::write(path("mine").join("thesis.txt"), "years of work").unwrap();
-    assert!(begin(&config(1), "mine").contains("holds no training: choose another folder"));
+    let error = begin(&config(1), "mine");
+    assert!(
+        error.contains("holds thesis.txt, which is no training: choose another"),
+        "{error}"
+    );
+    std::fs::create_dir(path("old")).unwrap();
+    std::fs::write(path("old").join("settings.json"), "{}").unwrap();
+    let error = begin(&config(1), "old");
+    assert!(
+        error.contains("earlier version of this lesson: delete the folder"),
+        "{error}"
+    );
+    let error = begin(&config(1), "mine/thesis.txt");
+    assert!(
+        error.contains("cannot make a folder for the training in"),
+        "{error}"
+    );
     assert!(path("mine").join("thesis.txt").exists());
 
     let refused = |name: &str| format!("{:#}", resumed(&path(name), &split).unwrap_err());
@@ -254,59 +453,55 @@ fn what_cannot_be_trained_or_resumed_is_named() {
         .unwrap()
         .wait()
         .unwrap();
-    let unet = Training::<UnetDenoiser>::resume_with(
-        path("run"),
-        &few(200),
-        |fit| {
-            let adam = Adam::new(0.001);
-            Supervised::of(&split, adam, Loss::BinaryCrossEntropy, fit.precision)
-        },
-        |_| Ok(|_: &UnetDenoiser| Ok(Output::plain(""))),
-    )
-    .unwrap_err();
+    let unet = Unet::resume(path("run"), noise_loss, &few(200)).unwrap_err();
+    let error = unet.to_string();
     assert!(
-        unet.to_string()
-            .contains("of kind \"network\"; expected \"unet_denoiser\""),
-        "{unet}"
+        error.contains("of kind \"network\"; expected \"unet\""),
+        "{error}"
     );
-    let fewer = resumed(&path("run"), &pairs(190))
-        .unwrap()
-        .wait()
-        .unwrap_err();
-    assert!(
-        format!("{fewer:#}").contains("of another training"),
-        "{fewer:#}"
-    );
-    std::fs::write(path("run").join("settings.json"), "{").unwrap();
-    assert!(refused("run").contains("is not a training's settings"));
+    assert!(refused("old").contains("earlier version of this lesson"));
+    // A training that ended while it began is no training.
+    std::fs::create_dir(path("run").join("2")).unwrap();
+    let newest = resumed(&path("run"), &split).unwrap();
+    assert_eq!(newest.folder(), path("run").join("1"));
+    drop(newest);
+    let checkpoint = path("run").join("1/checkpoint.safetensors");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(refused("run").contains("truncated"));
+    cnn().save(&checkpoint).unwrap();
+    assert!(refused("run").contains("holds no training's state"));
+    std::fs::write(path("run").join("1/run.json"), "{").unwrap();
+    assert!(refused("run").contains("does not say what was trained"));
 }
 
 #[test]
 fn a_unets_training_shows_what_it_draws() {
     let (split, folder) = (few(200), tempfile::tempdir().unwrap());
-    let schedule = Schedule::cosine(100).unwrap();
-    let unet = Unet::new(UnetConfig {
+    let mut unet = Unet::new(UnetConfig {
         width: 16,
+        schedule: Schedule::cosine(100).unwrap(),
         ..UnetConfig::default()
     })
     .unwrap();
-    let config = config(1);
-    let objective = NoisePrediction::of(&config, &schedule, 0.1).unwrap();
-    let preview = digits_drawn(&schedule, &Sampler::ddim(2));
+    unet.compile(Adam::new(0.001), noise_loss);
     let run = folder.path().join("run");
-    let training = fit_with_in_background(unet, &split, objective, &config, preview, &run).unwrap();
-    training.wait().unwrap();
-    assert!(
-        notes(&run)["preview"]
-            .as_str()
-            .unwrap()
-            .contains("as the network draws it now")
-    );
-    let again = Training::<Unet>::resume_with(
-        &run,
-        &split,
-        |config| NoisePrediction::of(config, &schedule, 0.1),
-        |_| Ok(digits_drawn(&schedule, &Sampler::ddim(2))),
-    );
-    assert!(again.unwrap().wait().is_ok());
+    let training = unet.fit_in_background(&split, &config(1), &run).unwrap();
+    let (trained, _) = training.wait().unwrap();
+    let preview = notes(training.folder())["preview"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(preview.contains("as the network draws it now"), "{preview}");
+    assert_eq!(trained.schedule().steps(), 100);
+    let again = Unet::resume(&run, noise_loss, &split).unwrap();
+    let (again, _) = again.wait().unwrap();
+    let of = |unet: &Unet| unet.layers()[1].weight("kernel").unwrap();
+    assert_eq!(of(&again), of(&trained));
+    // The images of an untrained U-Net play no part in its loss, only in its gradients.
+    let others = Mnist::load().unwrap().test.first(200).unwrap();
+    let error = Unet::resume(&run, noise_loss, &others)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("another loss or other images"), "{error}");
 }

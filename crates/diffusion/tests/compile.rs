@@ -1,10 +1,7 @@
 //! A compiled network: the optimizer's steps, a second fit that goes on where the first one ended, and frozen layers.
 #![allow(clippy::unwrap_used)]
 
-use std::ops::ControlFlow;
-
 use diffusion::prelude::*;
-use diffusion::train::{Epoch, Observer, Plan};
 
 fn few(n: usize) -> Split {
     Mnist::load().unwrap().test.first(n).unwrap()
@@ -310,54 +307,6 @@ fn after_freezing_a_network_is_compiled_again() {
         let mut network = compiled(optimizer);
         network.freeze(..4).unwrap();
         network.fit(&pairs, &quick(1)).unwrap();
-    }
-}
-
-/// Ends a training after its first epoch.
-struct OneEpoch;
-
-impl Observer<Network> for OneEpoch {
-    fn epoch(&mut self, _: &Plan, _: &Network, _: &Epoch) -> ControlFlow<()> {
-        ControlFlow::Break(())
-    }
-}
-
-#[test]
-fn a_second_fit_that_was_interrupted_ends_as_an_unbroken_one() {
-    let pairs = pairs(101);
-    let folder = tempfile::tempdir().unwrap();
-    for (at, optimizer) in optimizers().into_iter().enumerate() {
-        let checkpoint = Some(folder.path().join(format!("{at}.safetensors")));
-        let begun = || {
-            let mut network = compiled(optimizer);
-            network.fit(&pairs, &quick(1)).unwrap();
-            network
-        };
-        let mut unbroken = begun();
-        let whole = unbroken.fit(&pairs, &quick(3)).unwrap();
-        let fit = Fit {
-            checkpoint,
-            ..quick(3)
-        };
-        let mut broken = begun();
-        let part = broken.fit_with(&pairs, &fit, &mut OneEpoch).unwrap();
-        assert!(part.stopped && part.epochs.len() == 1);
-        // The file holds the weights and what the optimizer knows; a new network goes on with both.
-        let mut resumed = compiled(optimizer);
-        let history = resumed.resume(&pairs, &fit, &mut ()).unwrap();
-        assert_eq!(history.batch_losses, whole.batch_losses);
-        assert_eq!(weights(&resumed), weights(&unbroken), "{optimizer:?}");
-        // And a fit after that is the one after the unbroken training.
-        for network in [&mut resumed, &mut unbroken] {
-            network.fit(&pairs, &quick(1)).unwrap();
-        }
-        assert_eq!(weights(&resumed), weights(&unbroken), "{optimizer:?}");
-        let mut other = compiled(Sgd::new(0.2));
-        let error = other.resume(&pairs, &fit, &mut ()).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("another training"),
-            "{error:#}"
-        );
     }
 }
 

@@ -1,9 +1,7 @@
 //! Sliders: everything is in the page, which asks no server, and the page stays small.
 #![allow(clippy::unwrap_used)]
 
-use anyhow::Result;
 use diffusion::prelude::*;
-use diffusion::sample::NoiseModel;
 
 /// The most that a notebook should carry for one explorer.
 const MOST_BYTES: usize = 1_500_000;
@@ -12,13 +10,14 @@ fn digits(n: usize) -> Tensor {
     Mnist::load().unwrap().test.images(n).unwrap()
 }
 
-/// Predicts that everything is noise: quick, and enough for a page.
-struct AllNoise;
-
-impl NoiseModel for AllNoise {
-    fn noise(&self, x: &Tensor, _: usize, _: &[Option<i64>]) -> Result<Tensor> {
-        Ok(x.shallow_clone())
-    }
+/// Untrained, and small: quick, and enough for a page.
+fn unet(steps: usize) -> Unet {
+    Unet::new(UnetConfig {
+        width: 16,
+        schedule: Schedule::cosine(steps).unwrap(),
+        ..UnetConfig::default()
+    })
+    .unwrap()
 }
 
 /// What the page's script reads.
@@ -84,9 +83,8 @@ fn a_noise_explorer_has_a_picture_and_scores_for_every_level() {
 #[test]
 fn a_diffusion_explorer_ends_with_the_image_and_keeps_its_size_over_many_steps() {
     seed(1);
-    let schedule = Schedule::cosine(1000).unwrap();
-    let sampler = Sampler::ddim(1000);
-    let explorer = diffusion_explorer(&AllNoise, &schedule, &sampler, &digits(8), &[None; 8]);
+    let sampler = Sampler::ddim(200);
+    let explorer = diffusion_explorer(&unet(200), &sampler, &digits(8), &[None; 8]);
     let data = data(&explorer);
     let frames = data["frames"].as_array().unwrap();
     check_shape(&data, frames.len(), &["forward", "reverse", "predicted"]);
@@ -98,9 +96,8 @@ fn a_diffusion_explorer_ends_with_the_image_and_keeps_its_size_over_many_steps()
 #[test]
 fn a_guidance_explorer_has_a_frame_for_each_class_and_strength() {
     seed(1);
-    let schedule = Schedule::cosine(100).unwrap();
     let noise = Tensor::randn([5, 1, 28, 28], (Kind::Float, Device::Cpu));
-    let data = data(&guidance_explorer(&AllNoise, &schedule, &noise));
+    let data = data(&guidance_explorer(&unet(100), &noise));
     check_shape(&data, 40, &["drawn"]);
     assert_eq!(data["frames"][4 * 7 + 1], "class 7, guidance 0.5");
 }
@@ -114,16 +111,13 @@ fn what_cannot_be_explored_says_why() {
         error.contains("(N, 1, 28, 28); this one has [42, 784]"),
         "{error}"
     );
-    let schedule = Schedule::cosine(100).unwrap();
-    let error = guidance_explorer(&AllNoise, &schedule, &flat)
-        .html()
-        .unwrap_err();
+    let error = guidance_explorer(&unet(100), &flat).html().unwrap_err();
     assert!(
         error.to_string().contains("expected images of shape"),
         "{error}"
     );
     let steps = Sampler::ddim(101);
-    let error = diffusion_explorer(&AllNoise, &schedule, &steps, &digits(1), &[None]);
+    let error = diffusion_explorer(&unet(100), &steps, &digits(1), &[None]);
     assert!(
         error
             .html()

@@ -6,11 +6,8 @@
 
 mod common;
 
-use std::sync::Mutex;
-
 use common::{golden, hashed, images, numbers};
 use diffusion::prelude::*;
-use diffusion::train::{Measures, Objective, Validation, fit_with};
 use serde_json::Value;
 
 /// The list that stands in notebook 2.
@@ -216,45 +213,6 @@ fn mixed_precision_stays_within_two_hundredths() {
     assert!(difference < 0.02, "outputs differ by {difference}");
 }
 
-/// Always the same four images, in `float64`: what `train_on_batch` does in Keras's float64 run.
-#[derive(Debug)]
-struct OneBatch {
-    pair: Mutex<(Tensor, Tensor)>,
-    loss: Loss,
-    optimizer: Optimizer,
-}
-
-impl Objective<Network> for OneBatch {
-    fn measures(&self) -> Measures {
-        Measures {
-            loss: "loss",
-            unit: "",
-        }
-    }
-
-    fn optimizer(&self) -> Optimizer {
-        self.optimizer
-    }
-
-    fn loss(&self, network: &Network, _: &Split, _: &[i64], _: u64) -> Result<Tensor> {
-        let pair = self.pair.lock().unwrap();
-        let (input, target) = &*pair;
-        let logits = network.logits(input)?;
-        match self.loss {
-            Loss::BinaryCrossEntropy => binary_cross_entropy(&logits, target),
-            Loss::MeanSquaredError => Ok((network.forward(input)? - target)
-                .square()
-                .mean(Kind::Double)),
-            Loss::CrossEntropy => Ok(logits.cross_entropy_for_logits(target)),
-            Loss::Custom(loss) => loss(&network.forward(input)?, target),
-        }
-    }
-
-    fn validate(&self, _: &Network, _: &Split, _: &[i64]) -> Result<Validation> {
-        bail!("nothing is held out here")
-    }
-}
-
 /// Compares the losses and the movement of the weights after one step and after three.
 fn assert_steps_are_keras(
     build: &dyn Fn() -> Network,
@@ -265,14 +223,10 @@ fn assert_steps_are_keras(
     golden: &Value,
 ) {
     // Four images in one batch: as many epochs as steps.
-    let test = Mnist::load().unwrap().test.hold_out(4).unwrap().1;
+    let pairs = Pairs::of(input, target).unwrap();
     for steps in [1usize, 3] {
         let mut network = build();
-        let objective = OneBatch {
-            pair: Mutex::new((input.shallow_clone(), target.shallow_clone())),
-            loss,
-            optimizer: optimizer.into(),
-        };
+        network.compile(optimizer, loss);
         let before: Vec<Tensor> = network
             .trainable_weights()
             .iter()
@@ -280,12 +234,13 @@ fn assert_steps_are_keras(
             .collect();
         let fit = Fit {
             epochs: steps,
-            batch_size: test.len(),
+            batch_size: pairs.len(),
+            threads: 1,
             precision: Precision::Float32,
             validation: 0,
             ..Default::default()
         };
-        let history = fit_with(&mut network, &test, &objective, &fit, &mut ()).unwrap();
+        let history = network.fit(&pairs, &fit).unwrap();
         let losses = numbers(&golden["step_losses"]);
         for (ours, theirs) in history.batch_losses.iter().zip(losses) {
             assert!(

@@ -307,8 +307,7 @@ fn a_file_of_the_earlier_version_is_refused_with_what_to_do() {
         fs::write(&path, of_the_earlier_version(model)).unwrap();
         let error = format!("{:#}", Network::load(&path).unwrap_err());
         let words = format!(
-            "it is a {model} of an earlier version of this lesson, without its list of layers: delete the file, or save \
-             the network anew"
+            "it is a {model} of an earlier version of this lesson: delete the file, or train the network anew"
         );
         assert!(error.contains(&words), "{error}");
         assert!(error.contains("old.safetensors"), "{error}");
@@ -437,14 +436,12 @@ fn a_tilde_is_the_home_folder() {
         network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
         let training = network.fit_in_background(&few, &fit, "~/run").unwrap();
         training.wait().unwrap();
-        assert!(home.join("run/checkpoint.safetensors").is_file());
-        // What is there already is not overwritten.
-        let again = Fit {
-            checkpoint: Some("~/run/checkpoint.safetensors".into()),
-            ..fit
-        };
-        let error = network.fit(&few, &again).unwrap_err().to_string();
-        assert!(error.contains("holds a training already"), "{error}");
+        assert!(home.join("run/1/checkpoint.safetensors").is_file());
+        let loss = Loss::BinaryCrossEntropy;
+        Network::resume("~/run", loss, &few)
+            .unwrap()
+            .wait()
+            .unwrap();
         return;
     }
     let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -74,9 +74,8 @@ fn a_batch_of_pairs_is_what_training_sees() {
             SEEN.lock().unwrap().clear();
             identity.fit(&pairs, &fit).unwrap();
             let seen = SEEN.lock().unwrap();
-            let [(inputs, targets)] = &seen[..] else {
-                panic!("{} batches", seen.len())
-            };
+            // One batch; before it the loss was checked.
+            let (inputs, targets) = seen.last().unwrap();
             let (noisy, clean) = pairs.batch(epoch, IMAGES).unwrap();
             let mut order = Vec::new();
             for at in 0..IMAGES as i64 {
@@ -116,4 +115,56 @@ fn a_number_of_pairs_that_there_is_not_is_named() {
             assert_eq!(error, format!("asked for {n} pairs; there are 50"));
         }
     }
+}
+
+#[test]
+fn pairs_of_ones_own_are_given_as_they_are() {
+    let split = few(30);
+    let (clean, labels) = (split.images(30).unwrap(), split.labels(30).unwrap());
+    let noisy = (&clean + 0.1).clamp(0.0, 1.0);
+    let pairs = Pairs::of(&noisy, &clean).unwrap();
+    assert_eq!(pairs.len(), 30);
+    let first = |t: &Tensor| t.narrow(0, 0, 7);
+    assert_eq!(pairs.batch(3, 7).unwrap(), (first(&noisy), first(&clean)));
+    let fit = Fit {
+        epochs: 2,
+        batch_size: 10,
+        validation: 10,
+        quiet: true,
+        ..Fit::default()
+    };
+    let mut network =
+        Network::new([28, 28, 1], vec![conv2d(16, 3), conv2d(1, 3).sigmoid()]).unwrap();
+    network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    let history = network.fit(&pairs, &fit).unwrap();
+    assert!(history.last().unwrap().validation.unwrap().score.is_some());
+    // Classes, and vectors in place of images.
+    let classes = Pairs::of(&clean.flatten(1, -1), &Tensor::from_slice(&labels)).unwrap();
+    let mut network = Network::new([784], vec![dense(10).softmax()]).unwrap();
+    network.compile(Adam::new(0.001), Loss::CrossEntropy);
+    let history = network.fit(&classes, &fit).unwrap();
+    assert!(history.to_string().contains("% accuracy"), "{history}");
+    // Numbers that are no pixels have no score.
+    let codes = Pairs::of(
+        &clean.flatten(1, -1),
+        &(clean.flatten(1, -1).narrow(1, 0, 5) * 3.0),
+    )
+    .unwrap();
+    let mut network = Network::new([784], vec![dense(5)]).unwrap();
+    network.compile(Adam::new(0.001), Loss::MeanSquaredError);
+    let history = network.fit(&codes, &fit).unwrap();
+    assert_eq!(history.last().unwrap().validation.unwrap().score, None);
+    let error = network.fit(&pairs, &fit).unwrap_err().to_string();
+    assert!(error.contains("the network takes [784]"), "{error}");
+    let error = Pairs::of(&clean, &Tensor::from_slice(&labels[..4])).unwrap_err();
+    assert!(
+        error.to_string().contains("for each of 30 inputs; got 4"),
+        "{error}"
+    );
+    assert!(
+        Pairs::of(&Tensor::from_slice(&labels), &clean)
+            .unwrap_err()
+            .to_string()
+            .contains("Int64")
+    );
 }

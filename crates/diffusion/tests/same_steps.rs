@@ -6,9 +6,12 @@
 
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod common;
+#[path = "common/noise_loss.rs"]
+mod noise_loss;
 
 use common::{golden, numbers};
 use diffusion::prelude::*;
+use noise_loss::noise_loss;
 use serde_json::Value;
 
 /// Weights, and copies of them before a training.
@@ -102,9 +105,8 @@ fn the_unet_takes_the_same_steps() {
     let mut unet = Unet::new(UnetConfig::default()).unwrap();
     let before = named(unet.layers());
     let few = Mnist::load().unwrap().train.first(2_560).unwrap();
-    let schedule = Schedule::cosine(1000).unwrap();
-    let objective = NoisePrediction::of(&settings(), &schedule, 0.1).unwrap();
-    let history = fit_with(&mut unet, &few, &objective, &settings(), &mut ()).unwrap();
+    unet.compile(Adam::new(0.001), noise_loss);
+    let history = unet.fit(&few, &settings()).unwrap();
     compare(
         &golden("first_steps")["unet"],
         &history,

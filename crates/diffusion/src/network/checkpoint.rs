@@ -71,9 +71,8 @@ impl Checkpoint {
         let check = || -> Result<()> {
             match found.map(String::as_str) {
                 Some(found) if found == kind => Ok(()),
-                Some(found @ ("cnn" | "classifier")) => bail!(
-                    "it is a {found} of an earlier version of this lesson, without its list of layers: delete the file, \
-                     or save the network anew"
+                Some(found @ ("cnn" | "classifier" | "unet_denoiser")) => bail!(
+                    "it is a {found} of an earlier version of this lesson: delete the file, or train the network anew"
                 ),
                 Some(found) => bail!("it holds a network of kind {found:?}; expected {kind:?}"),
                 None => bail!("it does not say what kind of network it holds; expected {kind:?}"),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use figures::{Output, animation, grid, rows_with_captions};
 use tch::Tensor;
 
-use super::steps::{Step, Steps};
+use super::reverse::Frame;
 use crate::schedule::to_pixels;
 
 /// How many frames of a long trajectory are kept for strips and animations.
@@ -26,22 +26,23 @@ pub struct Samples {
 }
 
 impl Samples {
-    pub(super) fn of(steps: Steps<'_>) -> Result<Samples> {
+    /// The images that a walk of so many steps ends with.
+    pub(super) fn collect(
+        steps: usize,
+        walk: impl FnOnce(&mut dyn FnMut(Frame)) -> Result<Tensor>,
+    ) -> Result<Samples> {
         // A copy of the first few: a view would keep all of them in memory.
         let few = |x: &Tensor| x.narrow(0, 0, x.size()[0].min(SHOWN)).copy();
-        let every = steps.remaining().div_ceil(FRAMES).max(1);
-        let mut from = steps.timestep();
-        let mut trajectory = vec![(from, few(&steps.x()))];
-        let mut guesses = Vec::new();
-        let mut last = steps.x();
-        for (at, step) in steps.enumerate() {
-            let Step { t, x, x0 } = step?;
-            if (at + 1) % every == 0 || t.is_none() {
+        let every = steps.div_ceil(FRAMES).max(1);
+        let (mut trajectory, mut guesses) = (Vec::new(), Vec::new());
+        let (mut seen, mut before) = (0, None);
+        let last = walk(&mut |Frame { t, x, x0 }| {
+            if seen % every == 0 || t.is_none() {
                 trajectory.push((t, few(&x)));
-                guesses.push((from, few(&x0)));
+                guesses.extend(x0.map(|x0| (before, few(&x0))));
             }
-            (from, last) = (t, x);
-        }
+            (seen, before) = (seen + 1, t);
+        })?;
         Ok(Samples {
             images: to_pixels(&last),
             trajectory,

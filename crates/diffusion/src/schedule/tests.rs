@@ -72,17 +72,70 @@ fn a_step_for_all_images_is_one_for_each() {
 #[test]
 fn timesteps_are_evenly_spaced_from_the_noisiest_to_the_first() {
     let schedule = Schedule::cosine(1000).unwrap();
-    assert_eq!(schedule.timesteps(5).unwrap(), [999, 749, 500, 250, 0]);
-    let all: Vec<usize> = (0..1000).rev().collect();
-    assert_eq!(schedule.timesteps(1000).unwrap(), all);
-    assert_eq!(schedule.timesteps(1).unwrap(), [999]);
+    let numbers = |steps: Vec<(Timestep, Timestep)>| -> Vec<usize> {
+        steps.iter().map(|(now, _)| now.t).collect()
+    };
+    let of = |count| numbers(schedule.timesteps(count).unwrap());
+    assert_eq!(of(5), [999, 749, 500, 250, 0]);
+    assert_eq!(of(1000), (0..1000).rev().collect::<Vec<_>>());
+    assert_eq!(of(1), [999]);
+    let from = |t| numbers(schedule.timesteps_from(t, 5).unwrap());
+    assert_eq!(from(600), [600, 500, 250, 0]);
+    assert_eq!(from(500), [500, 250, 0]);
+    assert_eq!(from(0), [0]);
+    assert!(schedule.timesteps_from(1000, 5).is_err());
+}
+
+#[test]
+fn each_step_leads_to_the_next_and_the_last_to_the_image() {
+    let schedule = Schedule::linear(100).unwrap();
+    let steps = schedule.timesteps(10).unwrap();
+    for (at, (now, next)) in steps.iter().enumerate() {
+        assert!((now.alpha.powi(2) - schedule.alpha_bar()[now.t]).abs() < 1e-15);
+        assert!((now.alpha.powi(2) + now.sigma.powi(2) - 1.0).abs() < 1e-15);
+        match steps.get(at + 1) {
+            Some((following, _)) => assert_eq!(next, following),
+            None => assert!(next.is_image() && next.alpha == 1.0),
+        }
+    }
+    // Over all steps it is the root of Ho et al.'s posterior variance.
+    for ((now, next), variance) in schedule
+        .timesteps(100)
+        .unwrap()
+        .iter()
+        .zip(schedule.posterior_variance().iter().rev())
+    {
+        assert!((now.posterior_deviation(next).powi(2) - variance).abs() < 1e-14);
+    }
+}
+
+#[test]
+fn a_file_says_which_schedule_it_is() {
+    let own = Schedule::from_betas(ndarray::array![0.1, 0.123_456_789_012_345_67]).unwrap();
+    let other = Schedule::from_alpha_bar(ndarray::array![0.9, 1.0 / 3.0]).unwrap();
+    for schedule in [
+        Schedule::linear(30).unwrap(),
+        Schedule::cosine(40).unwrap(),
+        own,
+        other,
+    ] {
+        let text = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Schedule>(&text).unwrap(),
+            schedule,
+            "{text}"
+        );
+    }
+    let cosine = serde_json::to_string(&Schedule::cosine(1000).unwrap()).unwrap();
+    assert_eq!(cosine, r#"{"cosine":1000}"#);
+    assert!(serde_json::from_str::<Schedule>(r#"{"cosine":0}"#).is_err());
 }
 
 #[test]
 fn noise_finds_its_step() {
     let schedule = Schedule::cosine(1000).unwrap();
     let t = schedule.step_of_noise(0.5).unwrap();
-    assert!((schedule.sigma()[t] - 1.0).abs() < 0.01);
+    assert!((schedule.noise_level()[t] - 1.0).abs() < 0.01);
     assert!(schedule.step_of_noise(0.0).is_err());
 }
 

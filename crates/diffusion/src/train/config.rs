@@ -1,13 +1,9 @@
 //! The settings of a training.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, ensure};
 use ops::pool::{check_threads, threads};
 use ops::{Implementation, Precision};
 use serde::{Deserialize, Serialize};
-
-use crate::data::Split;
 
 /// Settings of a training, of [`Network::fit`](crate::network::Network::fit) and the others. A cell states only what differs from the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,11 +31,8 @@ pub struct Fit {
     /// a part of every batch; sums are then rounded in another order, so another number of
     /// threads gives slightly different weights.
     pub threads: usize,
-    /// The seed of the order of the images (default 42); where a U-Net learns to predict noise, also of the noise.
+    /// The seed of the order of the images (default 42), and of what a [`Batch`](crate::batch::Batch) draws.
     pub seed: u64,
-    /// A file that each epoch leaves its state in, for [`Network::resume`](crate::network::Network::resume) (default None). It must not be
-    /// there when a training begins.
-    pub checkpoint: Option<PathBuf>,
     /// Whether to print nothing (default false: a line for each epoch).
     pub quiet: bool,
 }
@@ -56,7 +49,6 @@ impl Default for Fit {
             precision: Precision::of_this_cpu(),
             threads: threads(),
             seed: 42,
-            checkpoint: None,
             quiet: false,
         }
     }
@@ -90,8 +82,8 @@ pub enum Keep {
     Best,
 }
 
-/// Do these settings make sense for this data?
-pub(super) fn check(config: &Fit, data: &Split) -> Result<()> {
+/// Do these settings make sense for this many images?
+pub(super) fn check(config: &Fit, images: usize) -> Result<()> {
     Implementation::selected()?;
     check_threads(config.threads)?;
     ensure!(
@@ -110,10 +102,10 @@ pub(super) fn check(config: &Fit, data: &Split) -> Result<()> {
         config.moving_average.unwrap_or_default(),
     );
     ensure!(
-        config.validation < data.len(),
+        config.validation < images,
         "cannot hold out {} of {} images; expected fewer (the setting `validation`)",
         config.validation,
-        data.len(),
+        images,
     );
     ensure!(
         config.keep == Keep::Last || config.validation > 0,

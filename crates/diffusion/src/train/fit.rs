@@ -1,24 +1,20 @@
-//! The entry points of training: `fit` and `resume` of a [`Network`], and `fit_with` and [`resume`], which know the model's
-//! type.
+//! The entry points of training: `fit`, `fit_in_background` and `resume` of a [`Network`] and of a [`Unet`].
 
-use std::ops::ControlFlow;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use figures::with_home;
+use anyhow::Result;
 
-use super::config::{self, Fit};
-use super::history::{Epoch, History};
-use super::objective::{self, Objective, Supervised};
+use super::background::{self, Training};
+use super::config::Fit;
+use super::history::History;
+use super::model::Model;
 use super::observer::{Observer, PrintLines};
-use super::plan::Plan;
-use super::run::{self, Subject, Watcher};
-use super::state::Checkpoint;
-use super::trainable::Trainable;
-use super::worker::{BoxedWorker, Worker};
+use super::trainer::Trainer;
 use crate::data::Split;
-use crate::network::{Network, trainable_weights};
-use crate::objective::Progress;
+use crate::network::Network;
+use crate::objective::Loss;
 use crate::pairs::Pairs;
+use crate::unet::{Unet, UnetLoss};
 
 impl Network {
     /// Trains the network on pairs, and prints a line for each epoch: the loss, and on held-out images the loss and a
@@ -32,187 +28,144 @@ impl Network {
     /// the weights; weights, loss and the optimizer's steps are `float32`.
     ///
     /// # Errors
-    /// A network that is not compiled, or whose layers are all frozen; a loss or pairs that do not fit the network; settings
-    /// that make no sense (each is named with what was expected); a batch that memory cannot hold; a loss or weights that
-    /// became NaN or infinite (the network then gets back its best weights with [`Keep::Best`](super::Keep::Best), else
-    /// those it came with). After an error of the loss, or a checkpoint that cannot be written, the network keeps its weights
-    /// of that moment.
+    /// A network that is not compiled, or whose layers are all frozen; a loss or pairs that do not fit the network; a loss of
+    /// one's own that is not a mean over its images, or draws random numbers; settings that make no sense (each is named with
+    /// what was expected); a batch that memory cannot hold; a loss or weights that became NaN or infinite (the network then
+    /// gets back its best weights with [`Keep::Best`](super::Keep::Best), else those it came with). After an error of the
+    /// loss the network keeps its weights of that moment.
     pub fn fit(&mut self, pairs: &Pairs, fit: &Fit) -> Result<History> {
-        match fit.quiet {
-            true => self.fit_with(pairs, fit, &mut ()),
-            false => self.fit_with(pairs, fit, &mut PrintLines::default()),
-        }
+        with_lines(self, pairs, fit)
     }
 
-    /// [`fit`](Network::fit) with an observer of one's own.
+    /// [`fit`](Network::fit) with an observer of one's own in place of the printed lines.
     ///
     /// # Errors
-    /// As [`fit`](Network::fit); a [`Fit::checkpoint`] file that exists already, because it would be overwritten.
+    /// As [`fit`](Network::fit).
     pub fn fit_with(
         &mut self,
         pairs: &Pairs,
         fit: &Fit,
-        observer: &mut dyn Observer<Network>,
+        observer: &mut dyn Observer,
     ) -> Result<History> {
-        check_new(fit)?;
-        self.trained_on(pairs, fit, observer, None)
+        with_observer(self, pairs, fit, observer)
     }
 
-    /// Goes on with a training that ended early, from the last epoch that [`Fit::checkpoint`] holds: with the same network,
-    /// pairs and settings the result is that of an uninterrupted run.
+    /// [`fit`](Network::fit) of a copy of this network, on a thread of its own: returns at once. This network stays as it
+    /// is.
+    ///
+    /// In `folder` each training gets a folder of its own, with a number, and keeps its state there; nothing is overwritten.
+    /// If an earlier training in `folder` is still running, it is stopped first. With held-out images the training ends with
+    /// the best weights, whatever [`Fit::keep`] says, since it may be stopped at any time.
     ///
     /// # Errors
-    /// As [`fit`](Network::fit); settings without a checkpoint, one that cannot be read, or one of another training.
+    /// As [`fit`](Network::fit), or a folder that cannot be written or holds something else.
+    ///
+    /// ```no_run
+    /// use diffusion::prelude::*;
+    ///
+    /// # fn main() -> anyhow::Result<()> {
+    /// let mnist: Mnist = Mnist::load()?;
+    /// let mut cnn: Network = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);
+    /// cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
+    /// let training: Training<Network> =
+    ///     cnn.fit_in_background(&mnist.train.noisy(0.5)?, &Fit::default(), "saved/cnn")?;
+    /// training.monitor().evcxr_display(); // a panel that follows it
+    /// let (trained, history): (Network, History) = training.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fit_in_background(
+        &self,
+        pairs: &Pairs,
+        fit: &Fit,
+        folder: impl AsRef<Path>,
+    ) -> Result<Training<Network>> {
+        background::begin(self, pairs, fit, folder.as_ref())
+    }
+
+    /// Goes on with a training that [`fit_in_background`](Network::fit_in_background) began, from its last whole epoch: the
+    /// newest one in `folder`, or the one of a folder with a number. The result is that of an unbroken run. (On another number
+    /// of cores, or in another precision, it differs by rounding; a line says so.)
+    ///
+    /// # Errors
+    /// A folder that holds no network's training, one that is still running, or another loss or other pairs than the training
+    /// began with.
     pub fn resume(
-        &mut self,
+        folder: impl AsRef<Path>,
+        loss: Loss,
         pairs: &Pairs,
-        fit: &Fit,
-        observer: &mut dyn Observer<Network>,
-    ) -> Result<History> {
-        let checkpoint = checkpoint_of(fit)?;
-        self.trained_on(pairs, fit, observer, Some(checkpoint))
+    ) -> Result<Training<Network>> {
+        background::resume(folder.as_ref(), loss, pairs)
+    }
+}
+
+impl Unet {
+    /// Trains the network on the images of a split with the loss that it is compiled with, and prints a line for each epoch.
+    /// As [`Network::fit`] in everything else.
+    ///
+    /// # Errors
+    /// As [`Network::fit`].
+    pub fn fit(&mut self, images: &Split, fit: &Fit) -> Result<History> {
+        with_lines(self, images, fit)
     }
 
-    fn trained_on(
+    /// [`fit`](Unet::fit) with an observer of one's own in place of the printed lines.
+    ///
+    /// # Errors
+    /// As [`fit`](Unet::fit).
+    pub fn fit_with(
         &mut self,
-        pairs: &Pairs,
+        images: &Split,
         fit: &Fit,
-        observer: &mut dyn Observer<Network>,
-        earlier: Option<Checkpoint>,
+        observer: &mut dyn Observer,
     ) -> Result<History> {
-        let objective = self.objective(pairs, fit)?;
-        let mut progress = self.compiled()?.progress.clone();
-        let images = pairs.images();
-        let history = train(
-            self,
-            images,
-            &objective,
-            fit,
-            observer,
-            &mut progress,
-            earlier,
-        )?;
-        if let Some(compiled) = self.compiled_mut() {
-            compiled.progress = progress;
-        }
-        Ok(history)
+        with_observer(self, images, fit, observer)
     }
 
-    /// What [`fit`](Network::fit) trains for, once network, loss and pairs fit each other.
-    pub(super) fn objective(&self, pairs: &Pairs, fit: &Fit) -> Result<Supervised> {
-        let compiled = self.compiled()?;
-        objective::check(self, &compiled.loss, pairs)?;
-        Supervised::of(pairs, compiled.optimizer, compiled.loss, fit.precision)
+    /// [`fit`](Unet::fit) of a copy of this network, on a thread of its own: returns at once. As
+    /// [`Network::fit_in_background`]; its panel shows a digit of each class, drawn by the network of that moment.
+    ///
+    /// # Errors
+    /// As [`Network::fit_in_background`].
+    pub fn fit_in_background(
+        &self,
+        images: &Split,
+        fit: &Fit,
+        folder: impl AsRef<Path>,
+    ) -> Result<Training<Unet>> {
+        background::begin(self, images, fit, folder.as_ref())
+    }
+
+    /// Goes on with a training that [`fit_in_background`](Unet::fit_in_background) began, as [`Network::resume`].
+    ///
+    /// # Errors
+    /// As [`Network::resume`].
+    pub fn resume(
+        folder: impl AsRef<Path>,
+        loss: UnetLoss,
+        images: &Split,
+    ) -> Result<Training<Unet>> {
+        background::resume(folder.as_ref(), loss, images)
     }
 }
 
-/// Trains a U-Net on the images of a split, with an objective and an observer of one's own, and a new optimizer.
-///
-/// Each worker computes the loss and the gradients of a part of the batch; the optimizer adds them
-/// up. In [`Precision::Mixed`](ops::Precision::Mixed) the workers compute with a `bfloat16` copy of the weights, which the
-/// optimizer writes again at every step from the `float32` weights that it keeps.
-///
-/// # Errors
-/// As [`Network::fit`]; a [`Fit::checkpoint`] file that exists already, because it would be overwritten.
-pub fn fit_with<M: Trainable>(
+fn with_lines<M: Model>(model: &mut M, data: &M::Data, fit: &Fit) -> Result<History> {
+    match fit.quiet {
+        true => with_observer(model, data, fit, &mut ()),
+        false => with_observer(model, data, fit, &mut PrintLines::default()),
+    }
+}
+
+fn with_observer<M: Model>(
     model: &mut M,
-    data: &Split,
-    objective: &impl Objective<M>,
+    data: &M::Data,
     fit: &Fit,
-    observer: &mut dyn Observer<M>,
+    observer: &mut dyn Observer,
 ) -> Result<History> {
-    check_new(fit)?;
-    let progress = &mut Progress::default();
-    train(model, data, objective, fit, observer, progress, None)
-}
-
-/// Goes on with a training of [`fit_with`] that ended early, from the last epoch that [`Fit::checkpoint`] holds: with the same
-/// model, data and settings the result is that of an uninterrupted run.
-///
-/// # Errors
-/// As [`fit_with`]; settings without a checkpoint, one that cannot be read, or one of a training with other settings.
-pub fn resume<M: Trainable>(
-    model: &mut M,
-    data: &Split,
-    objective: &impl Objective<M>,
-    fit: &Fit,
-    observer: &mut dyn Observer<M>,
-) -> Result<History> {
-    let earlier = Some(checkpoint_of(fit)?);
-    let progress = &mut Progress::default();
-    train(model, data, objective, fit, observer, progress, earlier)
-}
-
-/// Is there no training yet where this one keeps its state?
-fn check_new(fit: &Fit) -> Result<()> {
-    if let Some(path) = &fit.checkpoint {
-        ensure!(
-            !with_home(path)?.exists(),
-            "{} holds a training already: continue it with `resume`, or delete it to start again",
-            path.display()
-        );
+    let mut trainer = Trainer::new(model, data, fit)?;
+    let history = trainer.run(None, observer)?;
+    if let Some(compiled) = model.compiled_mut() {
+        compiled.progress = trainer.progress();
     }
-    Ok(())
-}
-
-fn checkpoint_of(fit: &Fit) -> Result<Checkpoint> {
-    let path = fit.checkpoint.as_ref();
-    Checkpoint::read(path.context("there is nothing to resume: the settings name no `checkpoint`")?)
-}
-
-/// The part of training that depends on the model. Generic code is compiled again in every cell that trains,
-/// so this part is small; [`run::run`] is compiled once.
-fn train<M: Trainable>(
-    model: &mut M,
-    data: &Split,
-    objective: &impl Objective<M>,
-    fit: &Fit,
-    observer: &mut dyn Observer<M>,
-    progress: &mut Progress,
-    earlier: Option<Checkpoint>,
-) -> Result<History> {
-    config::check(fit, data)?;
-    let kind = fit.precision.kind();
-    let replica = model.replica(kind);
-    let subject = Subject {
-        layers: model.layers(),
-        copies: trainable_weights(replica.layers()),
-        description: &model.description()?,
-        objective,
-        measures: objective.measures(),
-        optimizer: objective.optimizer(),
-    };
-    let make_worker = |train: &Split, held_out: Option<&Split>| -> BoxedWorker<'_> {
-        let mut worker = Worker::new(replica.replica(kind), train, held_out);
-        Box::new(move |task| worker.run(objective, task))
-    };
-    let mut watcher = Watching { model, observer };
-    run::run(
-        subject,
-        data,
-        fit,
-        &make_worker,
-        &mut watcher,
-        progress,
-        earlier,
-    )
-}
-
-struct Watching<'a, M> {
-    model: &'a M,
-    observer: &'a mut dyn Observer<M>,
-}
-
-impl<M> Watcher for Watching<'_, M> {
-    fn start(&mut self, plan: &Plan) {
-        self.observer.start(plan);
-    }
-
-    fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()> {
-        self.observer.batch(plan, self.model, batch, loss)
-    }
-
-    fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()> {
-        self.observer.epoch(plan, self.model, epoch)
-    }
+    Ok(history)
 }

@@ -1,15 +1,48 @@
-//! The history of a training: its numbers, as lines and as a curve.
+//! A training in numbers: what is planned, and its history, as lines and as a curve.
 
 use std::fmt;
 
 use figures::{Output, Series, curve, thousands};
+use ops::Precision;
 use serde::{Deserialize, Serialize};
-
-use super::objective::Validation;
-use super::plan::Plan;
 
 /// Points of a drawn loss curve: each is the mean over its share of the batches.
 const POINTS: usize = 100;
+
+/// How much work a training is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Epochs in all.
+    pub epochs: usize,
+    /// Batches in an epoch, the last partial one included.
+    pub batches: usize,
+    /// Images to learn from.
+    pub images: usize,
+    /// Images held out.
+    pub validation: usize,
+    /// The precision.
+    pub precision: Precision,
+    /// What loss and score are called.
+    pub measures: Measures,
+}
+
+/// What a training measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
+    /// The loss: `binary cross-entropy`.
+    pub loss: &'static str,
+    /// The unit of the score, if there is one: `dB`.
+    pub unit: &'static str,
+}
+
+/// Loss and score on held-out images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// The loss, as in training.
+    pub loss: f64,
+    /// The score where there is one, in the unit of its [`Measures`]: the higher, the better.
+    pub score: Option<f64>,
+}
 
 /// The numbers of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,32 +5,34 @@ use std::time::Instant;
 
 use figures::thousands;
 
-use super::history::{Epoch, line};
-use super::plan::Plan;
+use super::history::{Epoch, Plan, line};
 
 /// Batches to wait before the time that a training takes is estimated.
 const WARM_UP: usize = 20;
 
-/// Follows a training of a model `M` and can end it: `ControlFlow::Break` stops the training after the current
-/// batch. It sees the model of this moment.
-pub trait Observer<M> {
+/// Follows a training and can end it: `ControlFlow::Break` stops the training after the current batch.
+///
+/// An observer that wants to see the network holds a copy that shares its weights, from [`Network::up_to`].
+///
+/// [`Network::up_to`]: crate::network::Network::up_to
+pub trait Observer {
     /// Called once, before the first batch.
     fn start(&mut self, _plan: &Plan) {}
 
-    /// Called after every batch with its number, counted from 1 over all epochs, and its loss. The model
+    /// Called after every batch with its number, counted from 1 over all epochs, and its loss. The network
     /// has the weights of this moment, also where a moving average is kept.
-    fn batch(&mut self, _plan: &Plan, _model: &M, _batch: usize, _loss: f64) -> ControlFlow<()> {
+    fn batch(&mut self, _plan: &Plan, _batch: usize, _loss: f64) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
-    /// Called after every epoch, validation included. Where a moving average is kept, the model has its weights.
-    fn epoch(&mut self, _plan: &Plan, _model: &M, _epoch: &Epoch) -> ControlFlow<()> {
+    /// Called after every epoch, validation included. Where a moving average is kept, the network has its weights.
+    fn epoch(&mut self, _plan: &Plan, _epoch: &Epoch) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
 
 /// Does nothing.
-impl<M> Observer<M> for () {}
+impl Observer for () {}
 
 /// The observer that prints: an estimate after the first batches, then a line for each epoch.
 #[derive(Debug)]
@@ -58,24 +60,8 @@ impl PrintLines {
     }
 }
 
-impl<M> Observer<M> for PrintLines {
+impl Observer for PrintLines {
     fn start(&mut self, plan: &Plan) {
-        self.begin(plan);
-    }
-
-    fn batch(&mut self, plan: &Plan, _: &M, batch: usize, loss: f64) -> ControlFlow<()> {
-        self.after_batch(plan, batch, loss);
-        ControlFlow::Continue(())
-    }
-
-    fn epoch(&mut self, plan: &Plan, _: &M, epoch: &Epoch) -> ControlFlow<()> {
-        self.after_epoch(plan, epoch);
-        ControlFlow::Continue(())
-    }
-}
-
-impl PrintLines {
-    fn begin(&mut self, plan: &Plan) {
         *self = PrintLines::default();
         println!(
             "Training on {} images, {} held out, in {}.",
@@ -85,7 +71,7 @@ impl PrintLines {
         );
     }
 
-    fn after_batch(&mut self, plan: &Plan, batch: usize, loss: f64) {
+    fn batch(&mut self, plan: &Plan, batch: usize, loss: f64) -> ControlFlow<()> {
         let before = *self.before.get_or_insert(batch - 1);
         if batch == before + WARM_UP && plan.epochs * plan.batches > 4 * WARM_UP {
             println!(
@@ -93,9 +79,10 @@ impl PrintLines {
                 self.seconds_left(plan, batch)
             );
         }
+        ControlFlow::Continue(())
     }
 
-    fn after_epoch(&self, plan: &Plan, epoch: &Epoch) {
+    fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()> {
         let left = self.seconds_left(plan, epoch.number * plan.batches);
         let left = if epoch.number < plan.epochs {
             format!("  ({left:.0} s to go)")
@@ -103,5 +90,6 @@ impl PrintLines {
             String::new()
         };
         println!("{}{left}", line(plan, epoch));
+        ControlFlow::Continue(())
     }
 }

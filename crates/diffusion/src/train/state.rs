@@ -1,7 +1,6 @@
 //! The state of a training: what changes while it runs, and how it is kept in a file to go on from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -9,11 +8,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::config::Fit;
-use super::history::{Epoch, History};
+use super::history::{Epoch, History, Plan};
 use super::moving_average::MovingAverage;
 use super::optimizing::Optimizing;
-use super::plan::Plan;
-use crate::network::NamedLayer;
 use crate::objective::OptimizerState;
 use crate::store;
 
@@ -59,7 +56,7 @@ impl State {
     }
 
     /// Writes everything that [`restore`](State::restore) needs; an older file is replaced whole or not at all.
-    pub(super) fn save(&self, path: &Path, settings: &str) -> Result<()> {
+    pub(super) fn save(&self, path: &Path) -> Result<()> {
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
         let mut add = |name: &str, all: &[Tensor]| {
             let named = |(at, tensor): (usize, &Tensor)| (format!("{name}.{at}"), tensor.detach());
@@ -81,7 +78,6 @@ impl State {
             add("best", weights);
         }
         let notes = Notes {
-            settings: settings.to_owned(),
             steps: self.optimizing.steps(),
             first_epoch: self.first_epoch,
             epochs: self.history.epochs.clone(),
@@ -93,19 +89,14 @@ impl State {
     }
 
     /// Restores the state of a checkpoint.
-    pub(super) fn restore(&mut self, checkpoint: Checkpoint, settings: &str) -> Result<()> {
+    pub(super) fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let from = checkpoint.from.clone();
-        self.restore_all(checkpoint, settings)
+        self.restore_all(checkpoint)
             .with_context(|| cannot_resume(&from))
     }
 
-    fn restore_all(&mut self, checkpoint: Checkpoint, settings: &str) -> Result<()> {
+    fn restore_all(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let Checkpoint { notes, tensors, .. } = checkpoint;
-        ensure!(
-            notes.settings == settings,
-            "it is of another training; expected\n  {settings}\ngot\n  {}",
-            notes.settings
-        );
         let targets = self.optimizing.weights();
         let all = |name: &str| -> Result<Vec<Tensor>> {
             let same = |(at, weight): (usize, &Tensor)| {
@@ -152,7 +143,6 @@ impl State {
 /// Everything about a training's state that is not a tensor.
 #[derive(Serialize, Deserialize)]
 struct Notes {
-    settings: String,
     steps: i32,
     first_epoch: usize,
     epochs: Vec<Epoch>,
@@ -182,29 +172,6 @@ impl Checkpoint {
         };
         read().with_context(|| cannot_resume(&from))
     }
-
-    /// The epochs and the losses until then.
-    pub(super) fn progress(&self) -> (Vec<Epoch>, Vec<f64>) {
-        (self.notes.epochs.clone(), self.notes.batch_losses.clone())
-    }
-}
-
-/// What must be equal for a training to be the same one.
-pub(super) fn settings(
-    model: &str,
-    layers: &[NamedLayer],
-    config: &Fit,
-    objective: &dyn Debug,
-    plan: &Plan,
-) -> String {
-    let layers = layers.iter().filter(|layer| layer.is_trainable());
-    let layers: Vec<&str> = layers.map(|layer| layer.name.as_str()).collect();
-    let config = Fit {
-        quiet: false,
-        checkpoint: None,
-        ..config.clone()
-    };
-    format!("{model} {layers:?} {config:?} {objective:?} {plan:?}")
 }
 
 fn cannot_resume(from: &str) -> String {

@@ -3,21 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
-use super::objective::Objective;
-use super::trainable::Trainable;
-use crate::data::Split;
+use super::model::{Images, Model};
 use crate::network::trainable_weights;
 
 /// A thread's own view of the training. Weights and images are shared, not copied.
-pub(super) struct Worker<M> {
-    model: M,
-    weights: Vec<Tensor>,
-    train: Split,
-    held_out: Option<Split>,
+pub(super) struct Worker<M: Model> {
+    pub(super) model: M,
+    pub(super) loss: M::Loss,
+    pub(super) train: M::Data,
+    pub(super) held_out: Option<M::Data>,
+    pub(super) seed: u64,
 }
-
-/// A [`Worker`] of any model's training.
-pub(super) type BoxedWorker<'a> = Box<dyn FnMut(Task) -> Result<Output> + Send + 'a>;
 
 /// What a worker computes.
 pub(super) enum Task {
@@ -36,7 +32,7 @@ pub(super) enum Task {
 pub(super) struct Output {
     /// For `Train` the part's contribution to the batch's mean, for `Validate` the mean.
     pub(super) loss: f64,
-    /// For `Validate`, where the objective has one.
+    /// For `Validate`, where there is one.
     pub(super) score: Option<f64>,
     /// For `Train`, of the part's contribution, so that those of all parts add up.
     pub(super) gradients: Vec<Tensor>,
@@ -69,17 +65,8 @@ impl Output {
     }
 }
 
-impl<M: Trainable> Worker<M> {
-    pub(super) fn new(model: M, train: &Split, held_out: Option<&Split>) -> Worker<M> {
-        Worker {
-            weights: trainable_weights(model.layers()),
-            model,
-            train: train.shallow_clone(),
-            held_out: held_out.map(Split::shallow_clone),
-        }
-    }
-
-    pub(super) fn run(&mut self, objective: &impl Objective<M>, task: Task) -> Result<Output> {
+impl<M: Model> Worker<M> {
+    pub(super) fn run(&self, task: Task) -> Result<Output> {
         match (task, &self.held_out) {
             (
                 Task::Train {
@@ -89,11 +76,11 @@ impl<M: Trainable> Worker<M> {
                 },
                 _,
             ) => {
-                let loss = objective.loss(&self.model, &self.train, &batch, epoch)?;
-                Output::of_loss(loss * share, &self.weights)
+                let loss = self.loss_of(&batch, epoch)?;
+                Output::of_loss(loss * share, &trainable_weights(self.model.layers()))
             }
             (Task::Validate(batch), Some(held_out)) => {
-                let found = tch::no_grad(|| objective.validate(&self.model, held_out, &batch))?;
+                let found = tch::no_grad(|| self.model.validate(self.loss, held_out, &batch))?;
                 Ok(Output {
                     loss: found.loss,
                     score: found.score,
@@ -102,5 +89,64 @@ impl<M: Trainable> Worker<M> {
             }
             (Task::Validate(_), None) => Ok(Output::default()),
         }
+    }
+
+    fn loss_of(&self, batch: &[i64], epoch: u64) -> Result<Tensor> {
+        let images = Images {
+            indices: batch,
+            epoch,
+            seed: self.seed,
+        };
+        self.model.loss(self.loss, &self.train, &images)
+    }
+
+    /// A loss of a cell must be a function of the images, and a mean over them: each worker computes it for a part of a batch.
+    ///
+    /// # Errors
+    /// A loss that is neither; the error says how to make it so.
+    pub(super) fn check_own_loss(&self, batch: &[i64], epoch: u64) -> Result<()> {
+        let of = |part: &[i64]| -> Result<f64> {
+            let loss = tch::no_grad(|| self.loss_of(part, epoch))?;
+            Ok(loss.double_value(&[]))
+        };
+        let (whole, again) = (of(batch)?, of(batch)?);
+        if !whole.is_finite() {
+            return Ok(()); // training says so
+        }
+        let differs = |other: f64, by: f64| (whole - other).abs() > by * whole.abs().max(1e-6);
+        ensure!(
+            !differs(again, 1e-5),
+            "the loss of the first batch is {whole:.6}, and {again:.6} when it is computed again: it draws random numbers of \
+             its own. Take batch.noise() in place of randn_like() and add_noise(…), and batch.timesteps(…) for timesteps"
+        );
+        if batch.len() < 2 {
+            return Ok(());
+        }
+        let (first, second) = batch.split_at(batch.len() / 2);
+        let (n, m) = (first.len() as f64, second.len() as f64);
+        let parts = (of(first)? * n + of(second)? * m) / (n + m);
+        ensure!(
+            !differs(parts, 0.01),
+            "the loss of the first batch is {whole:.4}, and that of its two halves is {parts:.4} on average: it is not a mean \
+             over the images. End it with mean(Kind::Float), not sum(Kind::Float), or with mean_squared_error(…)"
+        );
+        Ok(())
+    }
+
+    /// Loss and size of the gradients for the first images: they tell losses and data sets apart.
+    pub(super) fn probe(&self) -> Result<[f64; 2]> {
+        const IMAGES: usize = 32;
+        let first: Vec<i64> = (0..self.images().min(IMAGES) as i64).collect();
+        let weights = trainable_weights(self.model.layers());
+        let output = Output::of_loss(self.loss_of(&first, 0)?, &weights)?;
+        let squares = output.gradients.iter().map(|gradient| {
+            let norm = gradient.to_kind(tch::Kind::Double).norm();
+            norm.double_value(&[]).powi(2)
+        });
+        Ok([output.loss, squares.sum::<f64>().sqrt()])
+    }
+
+    fn images(&self) -> usize {
+        super::model::Data::len(&self.train)
     }
 }
