@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use diffusion::prelude::*;
-use diffusion::scores::evenly_chosen;
+use diffusion::scores::{evenly_chosen, features, frechet_distance, frechet_floor};
 use serde_json::{Value, json};
 
 use crate::race::NOISE;
@@ -120,7 +120,7 @@ pub fn denoise_gain(mnist: &Mnist, images: usize) -> Result<Value> {
     let unet = Unet::load(weights("unet_denoiser.safetensors"))?;
     let in_one_step = |noisy: &Tensor| Ok(unet.predict(&centred(noisy), &[0], &[None])?.sigmoid());
     let test = mnist.test.first(images)?;
-    let by_cnn = score(&test, NOISE, |noisy| cnn.predict(noisy))?;
-    let by_unet = score(&test, NOISE, in_one_step)?;
+    let by_cnn = Scores::of(&test, NOISE, |noisy| cnn.predict(noisy))?;
+    let by_unet = Scores::of(&test, NOISE, in_one_step)?;
     Ok(json!({ "value": by_unet.psnr - by_cnn.psnr }))
 }

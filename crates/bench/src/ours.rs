@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use diffusion::prelude::*;
-use diffusion::train::{Observer, Plan};
+use diffusion::train::{Observer, Plan, Precision};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -261,7 +261,7 @@ impl Worker {
     fn evaluate(&self) -> Result<Value> {
         let cnn = lesson()?;
         let (scores, megabytes) =
-            memory::peak(|| score(&self.mnist.test, NOISE, |noisy| cnn.predict(noisy)))?;
+            memory::peak(|| Scores::of(&self.mnist.test, NOISE, |noisy| cnn.predict(noisy)))?;
         ensure!(
             scores?.images == self.mnist.test.len(),
             "expected that all images are scored"

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use diffusion::prelude::{Output, Series, curve};
+use diffusion::prelude::{Series, curve};
+use figures::Output;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

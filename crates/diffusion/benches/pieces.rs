@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use criterion::{BatchSize, Criterion};
+use diffusion::metrics::ssim;
 use diffusion::prelude::*;
-use diffusion::train::{Observer, Plan};
+use diffusion::train::{Observer, Plan, Precision};
 
 /// Batch size of the training step, as in the lesson.
 const BATCH: usize = 128;

@@ -8,6 +8,7 @@
 //! 1,000 noisy test images. The lesson takes the seed that keeps most alive with Keras's initialisation.
 
 use diffusion::prelude::*;
+use diffusion::train::Precision;
 
 fn main() -> Result<()> {
     let last: u64 = std::env::args()

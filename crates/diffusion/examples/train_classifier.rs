@@ -7,6 +7,7 @@
 //! The seed and every setting stand below; the card beside the weights names the scores.
 
 use diffusion::prelude::*;
+use diffusion::train::{Keep, Precision};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -20,7 +21,7 @@ fn main() -> Result<()> {
     classifier.compile(Adam::new(0.001), Loss::CrossEntropy);
     let fit = Fit {
         epochs,
-        learning_rate_schedule: LearningRateSchedule::Cosine,
+        cosine_decay: true,
         keep: Keep::Best,
         precision: Precision::Float32,
         ..Fit::default()

@@ -8,6 +8,7 @@
 //! The seeds and every setting stand below; the cards beside the weights name the scores.
 
 use diffusion::prelude::*;
+use diffusion::train::Keep;
 
 /// The strength of the noise.
 const NOISE: f64 = 0.5;
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
         Some("unet") => {
             let fit = Fit {
                 epochs,
-                learning_rate_schedule: LearningRateSchedule::Cosine,
+                cosine_decay: true,
                 moving_average: Some(0.999),
                 ..Fit::default()
             };
@@ -71,8 +72,8 @@ fn report(
     history: &History,
     denoise: &dyn Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
-    let noisy = score(&mnist.test, NOISE, |noisy| Ok(noisy.shallow_clone()))?;
-    let denoised = score(&mnist.test, NOISE, denoise)?;
+    let noisy = Scores::of(&mnist.test, NOISE, |noisy| Ok(noisy.shallow_clone()))?;
+    let denoised = Scores::of(&mnist.test, NOISE, denoise)?;
     let table = Scores::table(&[("noisy", noisy), ("denoised", denoised)]);
     println!("{history}\n{table}");
     Ok(())

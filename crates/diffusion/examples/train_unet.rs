@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let fit = Fit {
         epochs,
         batch_size: 64,
-        learning_rate_schedule: LearningRateSchedule::Cosine,
+        cosine_decay: true,
         moving_average: Some(0.9995),
         validation: 0, // with held-out images the best weights would be kept, not the last ones
         seed,

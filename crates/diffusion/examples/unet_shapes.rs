@@ -55,7 +55,7 @@ fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
     let config = |epochs| Fit {
         epochs,
         batch_size: BATCH,
-        learning_rate_schedule: LearningRateSchedule::Cosine,
+        cosine_decay: true,
         moving_average: Some(0.999),
         validation: 2_000,
         seed,

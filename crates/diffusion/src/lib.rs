@@ -46,37 +46,31 @@ mod store;
 pub mod train;
 pub mod unet;
 
-/// Everything a notebook cell needs: `use diffusion::prelude::*;`.
+/// What notebook cells need: `use diffusion::prelude::*;`. The rest is at hand by the name of its module.
 pub mod prelude {
     pub use crate::batch::Batch;
     pub use crate::classical::{gaussian_filter, median_filter};
-    pub use crate::data::{Mnist, Split, pixels};
+    pub use crate::data::{Mnist, Split};
     pub use crate::exercise::check;
     pub use crate::explore::{diffusion_explorer, guidance_explorer, noise_explorer};
-    pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr, score, ssim};
+    pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr};
     pub use crate::network::{
-        Initialisation, Layer, NamedLayer, Network, Summary, conv2d, conv2d_transpose, dense,
-        digit_classifier, flatten, group_norm, lesson_cnn, max_pooling2d, reshape, up_sampling2d,
+        Initialisation, Network, conv2d, conv2d_transpose, dense, digit_classifier, flatten,
+        group_norm, lesson_cnn, max_pooling2d, reshape, up_sampling2d,
     };
     pub use crate::noise::add_noise;
-    pub use crate::objective::{Adam, Loss, Optimizer, Sgd, mean_squared_error};
+    pub use crate::objective::{Adam, Loss, Sgd, mean_squared_error};
     pub use crate::pairs::Pairs;
     pub use crate::rng::{Rng, seed};
     pub use crate::sample::{Sampler, Samples, balanced_classes, sample, with_labels};
     pub use crate::schedule::{Schedule, centred, to_pixels};
-    pub use crate::scores::{
-        GenerationScores, Reference, class_accuracy, diversity, features, frechet_distance,
-        frechet_floor, nearest,
-    };
-    pub use crate::train::{Fit, History, Keep, LearningRateSchedule, PrintLines, Training};
+    pub use crate::scores::{GenerationScores, Reference, class_accuracy};
+    pub use crate::train::{Fit, History, Training};
     pub use crate::unet::{Predicts, Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};
     pub use figures::{
-        Output, Pad, Series, animation, compare, curve, grid, histogram, rows, rows_with_captions,
-        scatter, table,
+        Pad, Series, compare, curve, grid, histogram, rows, rows_with_captions, scatter, table,
     };
     pub use ndarray::{Array1, Array2, s};
-    pub use ops::Precision;
-    pub use ops::pool::threads;
     pub use tch::{Device, Kind, Tensor};
 }

@@ -141,33 +141,6 @@ pub struct Scores {
     pub images: usize,
 }
 
-/// Evaluates a denoiser over a whole split: every image gets noise of strength `level`, `denoise`
-/// works on it, and the result is compared with the original.
-///
-/// The noise is the same for every denoiser, so two scores differ by the denoiser alone.
-/// To score the noisy images themselves, return the input: `|noisy| Ok(noisy.shallow_clone())`.
-///
-/// # Errors
-/// A level that makes no sense, or an error of `denoise`.
-///
-/// ```no_run
-/// use diffusion::prelude::*;
-///
-/// # fn main() -> anyhow::Result<()> {
-/// let mnist = Mnist::load()?;
-/// let median: Scores = score(&mnist.test, 0.5, median_filter)?;
-/// println!("{:.2} dB", median.psnr);
-/// # Ok(())
-/// # }
-/// ```
-pub fn score(
-    split: &Split,
-    level: f64,
-    denoise: impl Fn(&Tensor) -> Result<Tensor>,
-) -> Result<Scores> {
-    score_by(split, level, &denoise)
-}
-
 fn score_by(
     split: &Split,
     level: f64,
@@ -205,6 +178,33 @@ pub(crate) fn noisy_batch(split: &Split, level: f64, indices: &[i64]) -> (Tensor
 }
 
 impl Scores {
+    /// Evaluates a denoiser over a whole split: every image gets noise of strength `level`, `denoise`
+    /// works on it, and the result is compared with the original.
+    ///
+    /// The noise is the same for every denoiser, so two scores differ by the denoiser alone.
+    /// To score the noisy images themselves, return the input: `|noisy| Ok(noisy.shallow_clone())`.
+    ///
+    /// # Errors
+    /// A level that makes no sense, or an error of `denoise`.
+    ///
+    /// ```no_run
+    /// use diffusion::prelude::*;
+    ///
+    /// # fn main() -> anyhow::Result<()> {
+    /// let mnist = Mnist::load()?;
+    /// let median: Scores = Scores::of(&mnist.test, 0.5, median_filter)?;
+    /// println!("{:.2} dB", median.psnr);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn of(
+        split: &Split,
+        level: f64,
+        denoise: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Scores> {
+        score_by(split, level, &denoise)
+    }
+
     /// A table of several scores with their names, best PSNR in bold.
     pub fn table(scores: &[(&str, Scores)]) -> Output {
         let best = scores

@@ -16,6 +16,8 @@ mod trainer;
 mod worker;
 
 pub use background::Training;
-pub use config::{Fit, Keep, LearningRateSchedule};
+pub use config::{Fit, Keep};
 pub use history::{Epoch, History, Measures, Plan, Validation};
 pub use observer::{Observer, PrintLines};
+pub use ops::Precision;
+pub use ops::pool::threads;

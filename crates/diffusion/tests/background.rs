@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use diffusion::prelude::*;
+use diffusion::train::{Keep, Precision, threads};
 use noise_loss::noise_loss;
 
 fn few(n: usize) -> Split {

@@ -1,7 +1,9 @@
 //! A compiled network: the optimizer's steps, a second fit that goes on where the first one ended, and frozen layers.
 #![allow(clippy::unwrap_used)]
 
+use diffusion::objective::Optimizer;
 use diffusion::prelude::*;
+use diffusion::train::{Precision, threads};
 
 fn few(n: usize) -> Split {
     Mnist::load().unwrap().test.first(n).unwrap()

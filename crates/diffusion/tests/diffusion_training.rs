@@ -4,7 +4,10 @@
 #[path = "common/noise_loss.rs"]
 mod noise_loss;
 
+use diffusion::network::NamedLayer;
 use diffusion::prelude::*;
+use diffusion::scores::features;
+use diffusion::train::Precision;
 use noise_loss::noise_loss;
 use tch::Device;
 
@@ -328,8 +331,8 @@ fn another_loss_makes_a_denoiser_of_one_step_of_it() {
     };
     unet.fit(&few(3_000), &config).unwrap();
     let test = Mnist::load().unwrap().test.first(500).unwrap();
-    let noisy = score(&test, 0.5, |noisy| Ok(noisy.shallow_clone())).unwrap();
-    let denoised = score(&test, 0.5, |noisy| {
+    let noisy = Scores::of(&test, 0.5, |noisy| Ok(noisy.shallow_clone())).unwrap();
+    let denoised = Scores::of(&test, 0.5, |noisy| {
         Ok(unet.predict(&centred(noisy), &[0], &[None])?.sigmoid())
     });
     let denoised = denoised.unwrap();

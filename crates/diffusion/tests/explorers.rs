@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use diffusion::prelude::*;
+use figures::Output;
 
 /// The most that a notebook should carry for one explorer.
 const MOST_BYTES: usize = 1_500_000;

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use diffusion::prelude::*;
-use diffusion::train::{Observer, Plan};
+use diffusion::train::{Keep, Observer, Plan, Precision, threads};
 
 /// The first images of the test split: small enough to train on in a test.
 fn few(n: usize) -> Split {
@@ -44,9 +44,9 @@ fn training_lowers_the_loss_and_raises_the_psnr() {
         batch_size: 50,
         ..Default::default()
     };
-    let before = score(&split, 0.5, |noisy| cnn.predict(noisy)).unwrap();
+    let before = Scores::of(&split, 0.5, |noisy| cnn.predict(noisy)).unwrap();
     let history = cnn.fit(&split.noisy(0.5).unwrap(), &config).unwrap();
-    let after = score(&split, 0.5, |noisy| cnn.predict(noisy)).unwrap();
+    let after = Scores::of(&split, 0.5, |noisy| cnn.predict(noisy)).unwrap();
     assert_eq!((history.epochs.len(), history.batch_losses.len()), (2, 52));
     let first: f64 = history.batch_losses[..5].iter().sum::<f64>() / 5.0;
     let last: f64 = history.batch_losses[47..].iter().sum::<f64>() / 5.0;
@@ -253,7 +253,7 @@ fn settings_that_make_no_sense_are_named() {
         );
     }
     let cnn = lesson();
-    assert!(score(&split, f64::INFINITY, |noisy| cnn.predict(noisy)).is_err());
+    assert!(Scores::of(&split, f64::INFINITY, |noisy| cnn.predict(noisy)).is_err());
     let mut frozen = lesson();
     frozen.freeze(..).unwrap();
     let error = frozen.fit(&pairs, &base).unwrap_err();

@@ -7,7 +7,10 @@
 mod common;
 
 use common::{golden, hashed, images, numbers};
+use diffusion::network::Layer;
+use diffusion::objective::Optimizer;
 use diffusion::prelude::*;
+use diffusion::train::Precision;
 use serde_json::Value;
 
 /// The list that stands in notebook 2.

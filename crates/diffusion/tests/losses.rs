@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use diffusion::network::Layer;
 use diffusion::prelude::*;
-use diffusion::train::{Observer, Plan};
+use diffusion::train::{Observer, Plan, Precision};
 
 fn few(n: usize) -> Split {
     Mnist::load().unwrap().test.first(n).unwrap()
@@ -88,7 +89,7 @@ fn each_loss_of_images_falls_and_psnr_is_the_score() {
         // The mean PSNR of the held-out images: the last of the split, always with the same noise.
         let validation = history.last().unwrap().validation.unwrap();
         let held_out = split.hold_out(200).unwrap().1;
-        let scores = score(&held_out, 0.5, |noisy| {
+        let scores = Scores::of(&held_out, 0.5, |noisy| {
             let prediction = network.predict_in(Precision::Float32, noisy)?;
             Ok(prediction.clamp(0.0, 1.0))
         })

@@ -1,8 +1,10 @@
 //! A network's first weights, layers that freeze, and what a network makes of images.
 #![allow(clippy::unwrap_used)]
 
+use diffusion::network::NamedLayer;
 use diffusion::prelude::*;
 use diffusion::rng::Rng;
+use diffusion::train::Precision;
 
 fn cnn(seed: u64) -> Network {
     let network = Network::new([28, 28, 1], lesson_cnn()).unwrap();
@@ -407,7 +409,7 @@ fn an_evaluation_in_mixed_precision_equals_one_in_float32() {
     let cnn = Network::load(weights).unwrap();
     let test = Mnist::load().unwrap().test;
     let [exact, mixed] = [Precision::Float32, Precision::Mixed]
-        .map(|precision| score(&test, 0.5, |noisy| cnn.predict_in(precision, noisy)).unwrap());
+        .map(|precision| Scores::of(&test, 0.5, |noisy| cnn.predict_in(precision, noisy)).unwrap());
     assert_eq!(mixed.images, 10_000);
     let (psnr, ssim) = (mixed.psnr - exact.psnr, mixed.ssim - exact.ssim);
     assert!(psnr.abs() < 0.01, "PSNR differs by {psnr} dB");

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use diffusion::network::NamedLayer;
 use diffusion::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 

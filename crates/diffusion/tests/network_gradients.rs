@@ -1,6 +1,7 @@
 //! The gradients of every kind of layer, against finite differences in `float64` and against `float32`.
 #![allow(clippy::unwrap_used)]
 
+use diffusion::network::Layer;
 use diffusion::prelude::*;
 use diffusion::rng::Rng;
 

@@ -3,8 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use diffusion::network::{Layer, NamedLayer};
 use diffusion::prelude::*;
 use diffusion::rng::Rng;
+use diffusion::train::Precision;
 
 fn refusal<const N: usize>(input: [i64; N], layers: Vec<Layer>) -> String {
     let error = Network::new(input, layers).unwrap_err();

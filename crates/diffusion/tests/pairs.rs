@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 
 use diffusion::prelude::*;
+use diffusion::train::Precision;
 
 fn few(n: usize) -> Split {
     Mnist::load().unwrap().test.first(n).unwrap()

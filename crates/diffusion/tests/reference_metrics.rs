@@ -7,7 +7,9 @@
 mod common;
 
 use common::{golden, images, numbers};
+use diffusion::metrics::ssim;
 use diffusion::prelude::*;
+use diffusion::scores::frechet_distance;
 use serde_json::Value;
 
 #[test]

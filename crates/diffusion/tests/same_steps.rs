@@ -10,7 +10,9 @@ mod common;
 mod noise_loss;
 
 use common::{golden, numbers};
+use diffusion::network::NamedLayer;
 use diffusion::prelude::*;
+use diffusion::train::Precision;
 use noise_loss::noise_loss;
 use serde_json::Value;
 

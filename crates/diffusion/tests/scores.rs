@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use diffusion::prelude::*;
-use diffusion::scores::{copies, copy_limit, evenly_chosen};
+use diffusion::scores::{
+    copies, copy_limit, diversity, evenly_chosen, features, frechet_distance, frechet_floor,
+};
 
 const COUNT: usize = 100;
 

@@ -13,8 +13,9 @@ pub struct Fit {
     pub epochs: usize,
     /// How many images to learn from at once (default 128).
     pub batch_size: usize,
-    /// How the optimizer's step size changes during the epochs of this training (default [`LearningRateSchedule::Constant`]).
-    pub learning_rate_schedule: LearningRateSchedule,
+    /// Whether the optimizer's step size falls to zero like half a cosine during the epochs of this training (default
+    /// false): the last steps are small (Loshchilov & Hutter 2017, "SGDR", eq. 5).
+    pub cosine_decay: bool,
     /// Ends with an exponential moving average of the weights instead of the last ones. The number is the decay, the share
     /// of itself that the average keeps at each step (0.999 is usual for diffusion; default None): steps in opposite
     /// directions cancel (Polyak & Juditsky 1992; Ho et al. 2020, section 4). Validation and
@@ -42,7 +43,7 @@ impl Default for Fit {
         Fit {
             epochs: 1,
             batch_size: 128,
-            learning_rate_schedule: LearningRateSchedule::Constant,
+            cosine_decay: false,
             moving_average: None,
             validation: 5_000,
             keep: Keep::Last,
@@ -54,21 +55,12 @@ impl Default for Fit {
     }
 }
 
-/// How the learning rate changes during training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LearningRateSchedule {
-    /// It stays the same.
-    Constant,
-    /// It falls to zero like half a cosine (Loshchilov & Hutter 2017, "SGDR", eq. 5): the last steps are small.
-    Cosine,
-}
-
-impl LearningRateSchedule {
+impl Fit {
     /// The factor of the step size after a share of the training.
-    pub(super) fn factor(self, done: f64) -> f64 {
-        match self {
-            LearningRateSchedule::Constant => 1.0,
-            LearningRateSchedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+    pub(super) fn decay(&self, done: f64) -> f64 {
+        match self.cosine_decay {
+            true => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            false => 1.0,
         }
     }
 }

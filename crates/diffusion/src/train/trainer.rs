@@ -254,7 +254,7 @@ impl<M: Model> Trainer<M> {
                 return Err(self.diverged(first, &format!("loss is {loss}")));
             }
             let done = (steps - 1) as f64 / (plan.epochs * plan.batches) as f64;
-            let factor = self.fit.learning_rate_schedule.factor(done);
+            let factor = self.fit.decay(done);
             state.optimizing.step(&gradients, factor)?;
             if let Some(average) = &mut state.average {
                 average.update(&state.optimizing.weights(), steps);
