@@ -358,7 +358,7 @@ fn it_is_resumed_at_any_moment_on_one_and_on_two_threads() {
         let fit = Fit {
             threads,
             moving_average: Some(0.9),
-            ..config(6)
+            ..config(8)
         };
         let begin = |name: &str| {
             let folder = folder.path().join(format!("{name}-{threads}"));
@@ -368,30 +368,22 @@ fn it_is_resumed_at_any_moment_on_one_and_on_two_threads() {
         let (whole, course) = begin("whole").wait().unwrap();
         let time = started.elapsed();
         let mut rng = Rng::new(threads as u64);
-        let (mut stops, mut last) = (0, None);
         let mut training = begin("broken");
-        // Ten stops at random moments, as long as there is something to stop.
-        while stops < 10 {
-            std::thread::sleep(time.mul_f64(0.3 * rng.share()));
+        let mut ends = Vec::new();
+        for _ in 0..10 {
+            std::thread::sleep(time.mul_f64(0.15 * rng.share()));
             training.stop();
-            let (network, history) = training.wait().unwrap();
-            if !history.stopped {
-                assert_eq!(history.batch_losses, course.batch_losses);
-                last = Some(network);
-                break;
-            }
-            stops += 1;
+            let (_, history) = training.wait().unwrap();
+            ends.push((history.epochs.len(), history.batch_losses.len()));
             training = resumed(training.folder(), &split).unwrap();
         }
-        let network = match last {
-            Some(network) => network,
-            None => training.wait().unwrap().0,
-        };
-        assert!(stops > 1, "{stops} stops");
-        assert_eq!(
-            weights(&network),
-            weights(&whole),
-            "{threads} threads, {stops} stops"
+        let (network, history) = training.wait().unwrap();
+        assert_eq!(history.batch_losses, course.batch_losses, "{ends:?}");
+        assert_eq!(weights(&network), weights(&whole), "{ends:?}");
+        ends.dedup();
+        assert!(
+            ends.len() >= 5,
+            "all stops were at the same moment: {ends:?}"
         );
     }
 }
@@ -505,4 +497,72 @@ fn a_unets_training_shows_what_it_draws() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("another loss or other images"), "{error}");
+}
+
+/// Set in a process that is killed while it trains.
+const KILLED: &str = "TRAINS_UNTIL_IT_IS_KILLED_IN";
+
+#[test]
+fn a_process_that_is_killed_loses_one_epoch_at_most() {
+    let (split, fit) = (pairs(300), config(4));
+    if let Some(folder) = std::env::var_os(KILLED) {
+        let training = cnn().fit_in_background(&split, &fit, folder);
+        training.unwrap().wait().unwrap();
+        std::thread::sleep(Duration::from_secs(600));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, course) = cnn()
+        .fit_in_background(&split, &fit, folder.path().join("whole"))
+        .unwrap()
+        .wait()
+        .unwrap();
+    let mut rng = Rng::new(3);
+    for at in 0..5 {
+        let run = folder.path().join(format!("killed-{at}"));
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "a_process_that_is_killed_loses_one_epoch_at_most",
+            ])
+            .env(KILLED, &run)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("no training begins", || run.join("1/run.json").exists());
+        std::thread::sleep(Duration::from_secs_f64(course.seconds() * rng.share()));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let (network, history) = resumed(&run, &split).unwrap().wait().unwrap();
+        assert_eq!(history.batch_losses, course.batch_losses);
+        assert_eq!(weights(&network), weights(&whole));
+    }
+}
+
+#[test]
+fn a_disk_that_takes_no_more_ends_the_training_with_an_error_and_the_last_epoch_stays() {
+    let (split, folder) = (pairs(2_000), tempfile::tempdir().unwrap());
+    let run = folder.path().join("run");
+    let training = cnn().fit_in_background(&split, &config(50), &run).unwrap();
+    let first_epoch = || {
+        notes(&run.join("1"))["line"]
+            .as_str()
+            .unwrap()
+            .contains("epoch 1/50")
+    };
+    wait_until("no epoch ends", first_epoch);
+    // The folder is gone, and nothing can be written there.
+    let aside = folder.path().join("aside");
+    std::fs::rename(run.join("1"), &aside).unwrap();
+    std::fs::write(run.join("1"), "").unwrap();
+    let error = format!("{:#}", training.wait().unwrap_err());
+    assert!(
+        error.contains("training ended here") && error.contains("run/1"),
+        "{error}"
+    );
+    std::fs::remove_file(run.join("1")).unwrap();
+    std::fs::rename(&aside, run.join("1")).unwrap();
+    let again = resumed(&run, &split).unwrap();
+    again.stop();
+    let (_, history) = again.wait().unwrap();
+    assert!(!history.epochs.is_empty());
 }

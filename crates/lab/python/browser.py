@@ -249,8 +249,7 @@ TRAINING = [
     ("training.monitor()", "panel"),
     ("let (cnn, history): (Network, History) = training.wait()?;\nprintln!(\"stopped: {}\", history.stopped);", "end"),
     (
-        "let (adam, loss): (Adam, Loss) = (Adam::new(0.001), Loss::BinaryCrossEntropy);\n"
-        "let again: Training<Network> = Training::<Network>::resume(\"saved/watched\", adam, loss, &pairs)?;\n"
+        "let again: Training<Network> = Network::resume(\"saved/watched\", Loss::BinaryCrossEntropy, &pairs)?;\n"
         "again.monitor()",
         "resumed",
     ),

@@ -151,12 +151,17 @@ impl Lock {
         let path = folder.join(LOCK);
         let file =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(match file.try_lock() {
+        let tried = file.try_lock();
+        Ok(Lock::after(tried, file))
+    }
+
+    fn after(tried: std::result::Result<(), TryLockError>, file: File) -> Lock {
+        match tried {
             Ok(()) => Lock::Ours(Some(file)),
             Err(TryLockError::WouldBlock) => Lock::Others,
             // ENOSYS, ENOLCK, EOPNOTSUPP: numbers keep trainings apart all the same.
             Err(TryLockError::Error(_)) => Lock::Ours(None),
-        })
+        }
     }
 }
 
@@ -203,4 +208,30 @@ fn stop(run: &Path) -> Result<()> {
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn without_locks_a_folder_is_ours() {
+        const ENOSYS: i32 = 38;
+        let folder = tempfile::tempdir().unwrap();
+        let file = || File::create(folder.path().join(LOCK)).unwrap();
+        let missing = TryLockError::Error(io::Error::from_raw_os_error(ENOSYS));
+        assert!(matches!(
+            Lock::after(Err(missing), file()),
+            Lock::Ours(None)
+        ));
+        let held = Lock::after(Err(TryLockError::WouldBlock), file());
+        assert!(matches!(held, Lock::Others));
+        // With locks the second one waits.
+        let first = Lock::of(folder.path()).unwrap();
+        assert!(matches!(first, Lock::Ours(Some(_))));
+        assert!(matches!(Lock::of(folder.path()).unwrap(), Lock::Others));
+        drop(first);
+        assert!(matches!(Lock::of(folder.path()).unwrap(), Lock::Ours(_)));
+    }
 }
