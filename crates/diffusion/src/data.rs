@@ -5,9 +5,11 @@
 //! dimension, then the bytes. Four files make a data set.
 
 mod idx;
+mod pairs;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -303,12 +305,16 @@ impl Split {
             "cannot hold out {n} of {len} images; expected 1 to {}",
             len - 1
         );
-        let at = (len - n) as i64;
-        let part = |range: std::ops::Range<i64>| Split {
+        Ok((self.part(0..len - n), self.part(len - n..len)))
+    }
+
+    /// Some of the images, which are known to exist; they share this split's memory.
+    pub(crate) fn part(&self, range: Range<usize>) -> Split {
+        let range = range.start as i64..range.end as i64;
+        Split {
             images: self.images.i(range.clone()),
             labels: self.labels.i(range),
-        };
-        Ok((part(0..at), part(at..len as i64)))
+        }
     }
 
     /// The same images again, without copying them.

@@ -8,11 +8,10 @@
 //!   for each class.
 
 use anyhow::Result;
+use networks::network::NamedLayer;
+use networks::rng::Rng;
 use ops::Activation;
 use tch::{Device, Kind, Tensor};
-
-use crate::network::NamedLayer;
-use crate::rng::Rng;
 
 /// Added to the variance by a normalisation, as PyTorch does.
 const EPSILON: f64 = 1e-5;

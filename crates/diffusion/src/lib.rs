@@ -1,11 +1,12 @@
 //! The support crate of the lesson "diffusion models, live, in Rust".
 //!
-//! Data flows one way through the modules: [`data`], [`noise`], [`schedule`], [`pairs`] and [`batch`] make tensors;
-//! [`objective`] has optimizers and losses; [`network`] and [`unet`] are the networks; [`train`] trains them; [`sample`]
-//! generates new images; [`metrics`], [`scores`] and [`classical`] measure how good the results are; [`explore`] has the
-//! lesson's sliders, [`exercise`] checks exercises.
-//! [`rng`] is the source of all randomness. Two crates lie below this one: [`ops`] has fast operations, [`figures`]
-//! draws and shows.
+//! Data flows one way through the modules: [`data`], [`noise`], [`schedule`] and [`batch`] make tensors; [`lists`] has the
+//! lesson's own networks, [`unet`] the network of the diffusion model; [`sample`] generates new images; [`metrics`],
+//! [`scores`] and [`classical`] measure how good the results are; [`explore`] has the lesson's sliders, [`exercise`] checks
+//! exercises.
+//!
+//! Three crates lie below this one: [`networks`] builds and trains networks, as Keras does (its modules are re-exported
+//! here), [`ops`] has fast operations, [`figures`] draws and shows.
 //!
 //! This crate is compiled once, with optimisation, at set-up. But generic code is compiled again, without optimisation, in
 //! every cell that calls it. So generic functions are thin shells here, around functions of trait objects.
@@ -33,18 +34,15 @@ pub mod data;
 pub mod exercise;
 pub mod explore;
 mod layers;
+pub mod lists;
 pub mod metrics;
-pub mod network;
 pub mod noise;
-pub mod objective;
-pub mod pairs;
-pub mod rng;
 pub mod sample;
 pub mod schedule;
 pub mod scores;
-mod store;
-pub mod train;
 pub mod unet;
+
+pub use networks::{network, objective, pairs, rng, train};
 
 /// What notebook cells need: `use diffusion::prelude::*;`. The rest is at hand by the name of its module.
 pub mod prelude {
@@ -53,24 +51,25 @@ pub mod prelude {
     pub use crate::data::{Mnist, Split};
     pub use crate::exercise::check;
     pub use crate::explore::{diffusion_explorer, guidance_explorer, noise_explorer};
-    pub use crate::metrics::{Scores, binary_cross_entropy, mean_psnr, psnr};
-    pub use crate::network::{
-        Initialisation, Network, conv2d, conv2d_transpose, dense, digit_classifier, flatten,
-        group_norm, lesson_cnn, max_pooling2d, reshape, up_sampling2d,
-    };
+    pub use crate::lists::{digit_classifier, lesson_cnn};
+    pub use crate::metrics::{Scores, mean_psnr, psnr};
     pub use crate::noise::add_noise;
-    pub use crate::objective::{Adam, Loss, Sgd, mean_squared_error};
-    pub use crate::pairs::Pairs;
-    pub use crate::rng::{Rng, seed};
     pub use crate::sample::{Sampler, Samples, balanced_classes, sample, with_labels};
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{GenerationScores, Reference, class_accuracy};
-    pub use crate::train::{Fit, History, Training};
     pub use crate::unet::{Predicts, Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};
     pub use figures::{
         Pad, Series, compare, curve, grid, histogram, rows, rows_with_captions, scatter, table,
     };
     pub use ndarray::{Array1, Array2, s};
+    pub use networks::network::{
+        Initialisation, Network, conv2d, conv2d_transpose, dense, flatten, group_norm,
+        max_pooling2d, reshape, up_sampling2d,
+    };
+    pub use networks::objective::{Adam, Loss, Sgd, binary_cross_entropy, mean_squared_error};
+    pub use networks::pairs::Pairs;
+    pub use networks::rng::{Rng, seed};
+    pub use networks::train::{Fit, History, Training};
     pub use tch::{Device, Kind, Tensor};
 }

@@ -102,26 +102,6 @@ fn window_means(image: &[f64], width: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Binary cross-entropy of predicted pixels, averaged over all pixels and images:
-/// `-(x·log p + (1-x)·log(1-p))`, with `p` given as its logit, `p = sigmoid(logit)`.
-///
-/// Computed as `max(l, 0) - l·x + log(1 + exp(-|l|))`, which cannot overflow and needs no
-/// clipping; Keras computes the same when the last layer is a sigmoid. In nats per pixel; the result
-/// is a tensor of one number, through which gradients flow. Both tensors have one shape, any.
-/// (Bishop 2006, *Pattern Recognition and Machine Learning*, eq. 4.90.)
-///
-/// # Errors
-/// Tensors of different shape.
-pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Result<Tensor> {
-    ensure!(
-        logits.size() == x.size(),
-        "expected two tensors of one shape; got {:?} and {:?}",
-        logits.size(),
-        x.size()
-    );
-    Ok(logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, tch::Reduction::Mean))
-}
-
 /// The mean [`psnr`] of images, in decibels.
 ///
 /// # Errors

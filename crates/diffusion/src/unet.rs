@@ -8,9 +8,14 @@
 //! nothing is computed at 28x28, the most expensive size. And the number of channels is always a multiple of
 //! sixteen, which fills the vectors of the operations in [`ops`].
 
+mod training;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use networks::network::{Checkpoint, NamedLayer, Summary, save_layers, trained};
+use networks::objective::{Compiled, Optimizer};
+use networks::rng::Rng;
 use ops::pool::map_batches;
 use ops::{Activation, Precision};
 use serde::{Deserialize, Serialize};
@@ -21,9 +26,6 @@ use crate::data::{SIDE, check_images};
 use crate::layers::{
     convolutional, convolve, dense, embedding, linear, norm, norm_silu, zero_initialised,
 };
-use crate::network::{Checkpoint, NamedLayer, Summary, save_layers, trained};
-use crate::objective::{Compiled, Optimizer};
-use crate::rng::Rng;
 use crate::schedule::Schedule;
 
 /// How many images pass through the network at once.
@@ -174,17 +176,6 @@ impl Unet {
         self.compiled = Some(Compiled::new(optimizer.into(), loss));
     }
 
-    pub(crate) fn compiled(&self) -> Result<&Compiled<UnetLoss>> {
-        self.compiled.as_ref().context(
-            "this network is not compiled: choose an optimizer and a loss first, for example \
-             compile(Adam::new(0.001), noise_loss)",
-        )
-    }
-
-    pub(crate) fn compiled_mut(&mut self) -> Option<&mut Compiled<UnetLoss>> {
-        self.compiled.as_mut()
-    }
-
     /// The forward process that this network is trained on and sampled with.
     pub fn schedule(&self) -> &Schedule {
         &self.config.schedule
@@ -295,10 +286,6 @@ impl Unet {
         &self.layers
     }
 
-    pub(crate) fn layers_mut(&mut self) -> &mut [NamedLayer] {
-        &mut self.layers
-    }
-
     /// The table of layers that Keras prints: shown as the last value of a cell.
     pub fn summary(&self) -> Summary {
         Summary::of(&self.layers)
@@ -316,14 +303,6 @@ impl Unet {
                 .collect(),
             compiled: None,
             training: self.training,
-        }
-    }
-
-    /// The same for a worker of a training: its [`predict`](Unet::predict) records gradients.
-    pub(crate) fn worker(&self, kind: Kind) -> Unet {
-        Unet {
-            training: Some(kind),
-            ..self.replica(kind)
         }
     }
 

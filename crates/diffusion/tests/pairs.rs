@@ -138,7 +138,7 @@ fn pairs_of_ones_own_are_given_as_they_are() {
         Network::new([28, 28, 1], vec![conv2d(16, 3), conv2d(1, 3).sigmoid()]).unwrap();
     network.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);
     let history = network.fit(&pairs, &fit).unwrap();
-    assert!(history.last().unwrap().validation.unwrap().score.is_some());
+    assert_eq!(history.last().unwrap().validation.unwrap().score, None);
     // Classes, and vectors in place of images.
     let classes = Pairs::of(&clean.flatten(1, -1), &Tensor::from_slice(&labels)).unwrap();
     let mut network = Network::new([784], vec![dense(10).softmax()]).unwrap();

@@ -28,7 +28,7 @@ type Edges = BTreeMap<String, Vec<String>>;
 
 fn real_edges() -> Edges {
     let crates = local::crates(&Layout::find().unwrap()).unwrap();
-    for name in ["diffusion", "figures", "ops"] {
+    for name in ["diffusion", "figures", "networks", "ops"] {
         let found = crates.iter().any(|local| local.name == name);
         assert!(found, "{name} is not among the local crates: {crates:?}");
     }

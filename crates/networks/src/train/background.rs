@@ -25,7 +25,7 @@ use super::model::{Data, Model};
 use super::panel::Watch;
 use super::runs::{CHECKPOINT, FIRST, Record, Run};
 use super::state::Checkpoint;
-use super::trainer::Trainer;
+use super::trainer::{Trainer, compiled};
 use crate::objective::Compiled;
 
 /// How far apart probes of the same loss and data may be: rounding differs between machines.
@@ -124,8 +124,11 @@ impl<M> Drop for Training<M> {
     }
 }
 
-/// Begins a training of a copy of the network, in a folder of its own.
-pub(super) fn begin<M: Model>(
+/// [`Network::fit_in_background`](crate::network::Network::fit_in_background) of any model.
+///
+/// # Errors
+/// As [`Network::fit_in_background`](crate::network::Network::fit_in_background).
+pub fn fit_in_background<M: Model>(
     model: &M,
     data: &M::Data,
     fit: &Fit,
@@ -141,12 +144,13 @@ pub(super) fn begin<M: Model>(
         ..fit.clone()
     };
     let trainer = Trainer::new(&model, data, &fit)?;
+    let compiled = compiled(&model)?;
     let trainable = model.layers().iter().filter(|layer| layer.is_trainable());
     let record = Record {
         model: M::KIND.to_owned(),
         trainable: trainable.map(|layer| layer.name.clone()).collect(),
-        optimizer: model.compiled()?.optimizer,
-        loss: model.measures(data)?.loss.to_owned(),
+        optimizer: compiled.optimizer,
+        loss: M::measures(compiled.loss, data).loss.to_owned(),
         data: data.description(),
         images: data.len(),
         probe: trainer.probe()?,
@@ -167,12 +171,11 @@ pub(super) fn begin<M: Model>(
     start(model, trainer, run, data)
 }
 
-/// Goes on with a training.
-pub(super) fn resume<M: Model>(
-    folder: &Path,
-    loss: M::Loss,
-    data: &M::Data,
-) -> Result<Training<M>> {
+/// [`Network::resume`](crate::network::Network::resume) of any model.
+///
+/// # Errors
+/// As [`Network::resume`](crate::network::Network::resume).
+pub fn resume<M: Model>(folder: &Path, loss: M::Loss, data: &M::Data) -> Result<Training<M>> {
     let (run, record) = Run::again(folder)?;
     let at = run.folder.display().to_string();
     ensure!(
@@ -185,10 +188,10 @@ pub(super) fn resume<M: Model>(
     for layer in model.layers_mut() {
         layer.set_trainable(record.trainable.contains(&layer.name));
     }
-    model.set_compiled(Compiled::new(record.optimizer, loss));
-    model.check(data)?;
+    *model.compiled_mut() = Some(Compiled::new(record.optimizer, loss));
+    model.check(loss, data)?;
     let found = (
-        model.measures(data)?.loss.to_owned(),
+        M::measures(loss, data).loss.to_owned(),
         data.len(),
         data.description(),
     );
@@ -255,7 +258,7 @@ fn start<M: Model>(
 ) -> Result<Training<M>> {
     let stop = Arc::new(AtomicBool::new(false));
     let folder = run.folder.clone();
-    let (seen, data) = (model.shared(), data.shallow_clone());
+    let (seen, data) = (model.shared(), data.part(0..data.len()));
     let preview = Box::new(move || seen.preview(&data));
     let history = trainer.history().clone();
     let mut watch = Watch::new(&folder, Arc::clone(&stop), history, preview);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use ops::check_memory;
 use ops::pool::{Pool, with_pool, workers};
 use tch::{Kind, Tensor};
@@ -17,7 +17,7 @@ use super::optimizing::Optimizing;
 use super::state::{Checkpoint, State};
 use super::worker::{Output, Task, Worker};
 use crate::network::{NamedLayer, activations, trainable_weights};
-use crate::objective::Progress;
+use crate::objective::{Compiled, Progress};
 use crate::rng::Rng;
 
 /// How many held-out images a worker evaluates at once.
@@ -45,16 +45,13 @@ impl<M: Model> Trainer<M> {
     /// # Errors
     /// Network, loss, data and settings that do not fit each other, each named with the fix.
     pub(super) fn new(model: &M, data: &M::Data, fit: &Fit) -> Result<Trainer<M>> {
-        model.check(data)?;
+        let compiled = compiled(model)?;
+        model.check(compiled.loss, data)?;
         config::check(fit, data.len())?;
-        let compiled = model.compiled()?;
         compiled.optimizer.check()?;
-        let (train, held_out) = match fit.validation {
-            0 => (data.shallow_clone(), None),
-            n => data
-                .hold_out(n)
-                .map(|(train, held_out)| (train, Some(held_out)))?,
-        };
+        let learnt_from = data.len() - fit.validation;
+        let train = data.part(0..learnt_from);
+        let held_out = (fit.validation > 0).then(|| data.part(learnt_from..data.len()));
         let layers = model.layers();
         let trained = layers.iter().filter(|layer| layer.is_trainable());
         ensure!(
@@ -84,7 +81,7 @@ impl<M: Model> Trainer<M> {
             images: train.len(),
             validation: fit.validation,
             precision: fit.precision,
-            measures: model.measures(data)?,
+            measures: M::measures(compiled.loss, data),
         };
         let trainer = Trainer {
             state: State::new(optimizing, fit, plan, compiled.progress.epochs),
@@ -96,7 +93,7 @@ impl<M: Model> Trainer<M> {
             fit: fit.clone(),
             plan,
         };
-        if model.has_own_loss()? {
+        if M::is_own(compiled.loss) {
             let order = trainer.order(trainer.state.first_epoch as u64);
             let first = &order[..fit.batch_size];
             trainer
@@ -142,8 +139,8 @@ impl<M: Model> Trainer<M> {
         Worker {
             model: self.replica.worker(kind),
             loss: self.loss,
-            train: self.train.shallow_clone(),
-            held_out: self.held_out.as_ref().map(Data::shallow_clone),
+            train: self.train.part(0..self.train.len()),
+            held_out: self.held_out.as_ref().map(|data| data.part(0..data.len())),
             seed: self.fit.seed,
         }
     }
@@ -308,6 +305,16 @@ impl<M: Model> Trainer<M> {
             score: score.map(|score| score / images),
         }))
     }
+}
+
+/// What a model is compiled with.
+pub(super) fn compiled<M: Model>(model: &M) -> Result<&Compiled<M::Loss>> {
+    model.compiled().with_context(|| {
+        format!(
+            "this network is not compiled: choose an optimizer and a loss first, for example {}",
+            M::how_to_compile()
+        )
+    })
 }
 
 /// The mean loss of a batch, and from each worker the gradients of its part.

@@ -14,7 +14,7 @@ const MODEL_KEY: &str = "model";
 const CONFIG_KEY: &str = "config";
 
 /// Writes layers and settings of this kind of network.
-pub(crate) fn save_layers(
+pub fn save_layers(
     layers: &[NamedLayer],
     model: &str,
     settings: String,
@@ -31,7 +31,7 @@ pub(crate) fn save_layers(
 
 /// The trained network of this name: what an earlier notebook saved in `saved/`, else the weights that come with the
 /// lesson, in `weights/`. Says which one it was; a saved file that cannot be loaded is skipped with a line.
-pub(crate) fn trained<T>(name: &str, load: &dyn Fn(&Path) -> Result<T>) -> Result<T> {
+pub fn trained<T>(name: &str, load: &dyn Fn(&Path) -> Result<T>) -> Result<T> {
     let [saved, ours] =
         ["saved", "weights"].map(|folder| PathBuf::from(format!("{folder}/{name}.safetensors")));
     if saved.exists() {
@@ -55,14 +55,14 @@ pub(crate) fn trained<T>(name: &str, load: &dyn Fn(&Path) -> Result<T>) -> Resul
 }
 
 /// A file that was read, and is of the right kind of network.
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     store: Store,
     path: PathBuf,
 }
 
 impl Checkpoint {
     /// Reads a checkpoint of this kind of network.
-    pub(crate) fn read(kind: &str, path: &Path) -> Result<Checkpoint> {
+    pub fn read(kind: &str, path: &Path) -> Result<Checkpoint> {
         let checkpoint = Checkpoint {
             store: store::read(path)?,
             path: path.to_owned(),
@@ -83,18 +83,18 @@ impl Checkpoint {
     }
 
     /// What the network was built from.
-    pub(crate) fn settings(&self) -> Result<&str> {
+    pub fn settings(&self) -> Result<&str> {
         let settings = self.store.metadata.get(CONFIG_KEY).map(String::as_str);
         self.named(settings.context("it names no configuration"))
     }
 
     /// The error of a network that cannot be built from this file.
-    pub(crate) fn refused(&self, error: Error) -> Error {
+    pub fn refused(&self, error: Error) -> Error {
         error.context(format!("{} cannot be loaded", self.path.display()))
     }
 
     /// Gives layers their weights, once everything about them is right.
-    pub(crate) fn load_into(mut self, layers: &mut [NamedLayer]) -> Result<()> {
+    pub fn load_into(mut self, layers: &mut [NamedLayer]) -> Result<()> {
         let weights = self.take_weights(layers);
         let mut weights = self.named(weights)?.into_iter();
         for layer in layers {

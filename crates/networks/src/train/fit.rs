@@ -1,4 +1,4 @@
-//! The entry points of training: `fit`, `fit_in_background` and `resume` of a [`Network`] and of a [`Unet`].
+//! The entry points of training: `fit`, `fit_in_background` and `resume`.
 
 use std::path::Path;
 
@@ -10,11 +10,9 @@ use super::history::History;
 use super::model::Model;
 use super::observer::{Observer, PrintLines};
 use super::trainer::Trainer;
-use crate::data::Split;
 use crate::network::Network;
 use crate::objective::Loss;
 use crate::pairs::Pairs;
-use crate::unet::{Unet, UnetLoss};
 
 impl Network {
     /// Trains the network on pairs, and prints a line for each epoch: the loss, and on held-out images the loss and a
@@ -34,7 +32,7 @@ impl Network {
     /// gets back its best weights with [`Keep::Best`](super::Keep::Best), else those it came with). After an error of the
     /// loss the network keeps its weights of that moment.
     pub fn fit(&mut self, pairs: &Pairs, fit: &Fit) -> Result<History> {
-        with_lines(self, pairs, fit)
+        super::fit(self, pairs, fit)
     }
 
     /// [`fit`](Network::fit) with an observer of one's own in place of the printed lines.
@@ -47,7 +45,7 @@ impl Network {
         fit: &Fit,
         observer: &mut dyn Observer,
     ) -> Result<History> {
-        with_observer(self, pairs, fit, observer)
+        super::fit_with(self, pairs, fit, observer)
     }
 
     /// [`fit`](Network::fit) of a copy of this network, on a thread of its own: returns at once. This network stays as it
@@ -80,7 +78,7 @@ impl Network {
         fit: &Fit,
         folder: impl AsRef<Path>,
     ) -> Result<Training<Network>> {
-        background::begin(self, pairs, fit, folder.as_ref())
+        background::fit_in_background(self, pairs, fit, folder.as_ref())
     }
 
     /// Goes on with a training that [`fit_in_background`](Network::fit_in_background) began, from its last whole epoch: the
@@ -99,64 +97,22 @@ impl Network {
     }
 }
 
-impl Unet {
-    /// Trains the network on the images of a split with the loss that it is compiled with, and prints a line for each epoch.
-    /// As [`Network::fit`] in everything else.
-    ///
-    /// # Errors
-    /// As [`Network::fit`].
-    pub fn fit(&mut self, images: &Split, fit: &Fit) -> Result<History> {
-        with_lines(self, images, fit)
-    }
-
-    /// [`fit`](Unet::fit) with an observer of one's own in place of the printed lines.
-    ///
-    /// # Errors
-    /// As [`fit`](Unet::fit).
-    pub fn fit_with(
-        &mut self,
-        images: &Split,
-        fit: &Fit,
-        observer: &mut dyn Observer,
-    ) -> Result<History> {
-        with_observer(self, images, fit, observer)
-    }
-
-    /// [`fit`](Unet::fit) of a copy of this network, on a thread of its own: returns at once. As
-    /// [`Network::fit_in_background`]; its panel shows a digit of each class, drawn by the network of that moment.
-    ///
-    /// # Errors
-    /// As [`Network::fit_in_background`].
-    pub fn fit_in_background(
-        &self,
-        images: &Split,
-        fit: &Fit,
-        folder: impl AsRef<Path>,
-    ) -> Result<Training<Unet>> {
-        background::begin(self, images, fit, folder.as_ref())
-    }
-
-    /// Goes on with a training that [`fit_in_background`](Unet::fit_in_background) began, as [`Network::resume`].
-    ///
-    /// # Errors
-    /// As [`Network::resume`].
-    pub fn resume(
-        folder: impl AsRef<Path>,
-        loss: UnetLoss,
-        images: &Split,
-    ) -> Result<Training<Unet>> {
-        background::resume(folder.as_ref(), loss, images)
-    }
-}
-
-fn with_lines<M: Model>(model: &mut M, data: &M::Data, fit: &Fit) -> Result<History> {
+/// [`Network::fit`] of any model.
+///
+/// # Errors
+/// As [`Network::fit`].
+pub fn fit<M: Model>(model: &mut M, data: &M::Data, fit: &Fit) -> Result<History> {
     match fit.quiet {
-        true => with_observer(model, data, fit, &mut ()),
-        false => with_observer(model, data, fit, &mut PrintLines::default()),
+        true => fit_with(model, data, fit, &mut ()),
+        false => fit_with(model, data, fit, &mut PrintLines::default()),
     }
 }
 
-fn with_observer<M: Model>(
+/// [`Network::fit_with`] of any model.
+///
+/// # Errors
+/// As [`Network::fit`].
+pub fn fit_with<M: Model>(
     model: &mut M,
     data: &M::Data,
     fit: &Fit,

@@ -21,7 +21,7 @@ pub struct NamedLayer {
 
 impl NamedLayer {
     /// A trainable layer with these weights.
-    pub(crate) fn new(
+    pub fn new(
         name: &str,
         kind: &'static str,
         output_shape: &[i64],
@@ -70,7 +70,7 @@ impl NamedLayer {
     }
 
     /// The same layer with weights in another kind; in the same kind it shares its weights' memory.
-    pub(crate) fn in_kind(&self, kind: Kind) -> NamedLayer {
+    pub fn in_kind(&self, kind: Kind) -> NamedLayer {
         self.with_weights(&|weight| match weight.kind() == kind {
             true => weight.shallow_clone(),
             false => weight
@@ -86,7 +86,7 @@ impl NamedLayer {
     }
 
     /// The same layer with weights of its own.
-    pub(crate) fn deep_clone(&self) -> NamedLayer {
+    pub fn deep_clone(&self) -> NamedLayer {
         self.with_weights(&|weight| weight.detach().copy().set_requires_grad(self.trainable))
     }
 
@@ -103,7 +103,8 @@ impl NamedLayer {
         }
     }
 
-    pub(crate) fn set_trainable(&mut self, trainable: bool) {
+    /// Freezes or unfreezes the layer.
+    pub fn set_trainable(&mut self, trainable: bool) {
         self.trainable = trainable;
         for (_, weight) in &mut self.weights {
             *weight = weight.detach().set_requires_grad(trainable);
@@ -155,7 +156,8 @@ pub(super) fn unfreeze_last(layers: &mut [NamedLayer], n: usize) -> Result<()> {
     set_trainable(layers, bounds(count - n..), true)
 }
 
-pub(crate) fn trainable_weights(layers: &[NamedLayer]) -> Vec<Tensor> {
+/// The weights of the layers that are not frozen, layer by layer; they share the layers' memory.
+pub fn trainable_weights(layers: &[NamedLayer]) -> Vec<Tensor> {
     let trainable = layers.iter().filter(|layer| layer.is_trainable());
     trainable
         .flat_map(|layer| {

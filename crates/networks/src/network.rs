@@ -8,7 +8,6 @@ mod apply;
 mod blueprint;
 mod checkpoint;
 mod layer;
-mod lists;
 mod named_layer;
 mod saved;
 mod shape;
@@ -25,15 +24,15 @@ use tch::{Kind, Tensor};
 use crate::objective::{Compiled, Loss, Optimizer};
 use blueprint::Blueprint;
 pub use blueprint::Initialisation;
-pub(crate) use checkpoint::{Checkpoint, save_layers, trained};
+pub use checkpoint::{Checkpoint, save_layers, trained};
 pub(crate) use layer::Activation;
 pub use layer::{
     Layer, conv2d, conv2d_transpose, dense, flatten, group_norm, max_pooling2d, reshape,
     up_sampling2d,
 };
-pub use lists::{digit_classifier, lesson_cnn};
 pub use named_layer::NamedLayer;
-pub(crate) use named_layer::{activations, trainable_weights};
+pub(crate) use named_layer::activations;
+pub use named_layer::trainable_weights;
 use named_layer::{set_trainable, unfreeze_last};
 use shape::Shape;
 pub use summary::{Summary, SummaryRow};
@@ -70,8 +69,8 @@ const BATCH: usize = 256;
 pub struct Network {
     blueprint: Blueprint,
     /// The input, then one for each layer of the list.
-    layers: Vec<NamedLayer>,
-    compiled: Option<Compiled<Loss>>,
+    pub(crate) layers: Vec<NamedLayer>,
+    pub(crate) compiled: Option<Compiled<Loss>>,
 }
 
 impl Network {
@@ -126,10 +125,6 @@ impl Network {
     /// The layers, from input to output; the input is number 0.
     pub fn layers(&self) -> &[NamedLayer] {
         &self.layers
-    }
-
-    pub(crate) fn layers_mut(&mut self) -> &mut [NamedLayer] {
-        &mut self.layers
     }
 
     /// The layer of this name, as the summary prints it.
@@ -213,17 +208,6 @@ impl Network {
     /// Chooses how the network is trained. A new optimizer starts from zero; the weights stay as they are.
     pub fn compile(&mut self, optimizer: impl Into<Optimizer>, loss: Loss) {
         self.compiled = Some(Compiled::new(optimizer.into(), loss));
-    }
-
-    pub(crate) fn compiled(&self) -> Result<&Compiled<Loss>> {
-        self.compiled.as_ref().context(
-            "this network is not compiled: choose an optimizer and a loss first, for example \
-             compile(Adam::new(0.001), Loss::BinaryCrossEntropy)",
-        )
-    }
-
-    pub(crate) fn compiled_mut(&mut self) -> Option<&mut Compiled<Loss>> {
-        self.compiled.as_mut()
     }
 
     /// What the network makes of images: `(N, channels, height, width)` to what its last layer puts out, an image again or
@@ -387,7 +371,7 @@ impl Network {
 
     /// The same network with weights in another kind, to compute in it; in the same kind the two share their weights'
     /// memory.
-    pub(crate) fn replica(&self, kind: Kind) -> Network {
+    pub fn replica(&self, kind: Kind) -> Network {
         Network {
             blueprint: self.blueprint.clone(),
             layers: self

@@ -1,12 +1,12 @@
 //! The lists of layers of the lesson's own networks.
 
-use super::layer::{Layer, conv2d, conv2d_transpose, dense, flatten, max_pooling2d, reshape};
+use networks::network::{Layer, conv2d, conv2d_transpose, dense, flatten, max_pooling2d, reshape};
 
 /// The video's denoiser, 3,255,233 parameters: images of 28x28 pixels to images of the same size, through a layer of 64
 /// numbers.
 ///
 /// The lesson trains it with seed 26, which keeps more units of the layer `dense` alive than any other of the seeds 1
-/// to 48 ([`Initialisation::Keras`](super::Initialisation::Keras) says what a dead unit is):
+/// to 48 ([`Initialisation::Keras`](networks::network::Initialisation::Keras) says what a dead unit is):
 /// `cargo run -p diffusion --example seeds`.
 pub fn lesson_cnn() -> Vec<Layer> {
     vec![

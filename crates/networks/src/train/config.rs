@@ -32,7 +32,7 @@ pub struct Fit {
     /// a part of every batch; sums are then rounded in another order, so another number of
     /// threads gives slightly different weights.
     pub threads: usize,
-    /// The seed of the order of the images (default 42), and of what a [`Batch`](crate::batch::Batch) draws.
+    /// The seed of the order of the images (default 42), and of what a U-Net's batches draw.
     pub seed: u64,
     /// Whether to print nothing (default false: a line for each epoch).
     pub quiet: bool,

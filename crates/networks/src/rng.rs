@@ -1,7 +1,7 @@
 //! Seeded randomness: on one machine the same seed gives the same picture on every run.
 //!
 //! There are two generators. [`seed`] sets libtorch's own generator, from which a cell's
-//! [`add_noise`](crate::noise::add_noise) draws; it lives in the libtorch library and so is one and the same for
+//! `add_noise` draws; it lives in the libtorch library and so is one and the same for
 //! all cells of a notebook (a Rust `static` is not: every cell links its own copy of this crate).
 //! [`Rng`] is a generator that its owner holds: training uses one for each purpose, so that a
 //! training run gives the same result whatever other cells draw meanwhile.

@@ -1,4 +1,6 @@
 //! Training: one loop, for every network and loss.
+//!
+//! A cell calls the methods of a [`Network`](crate::network::Network); the functions here are those methods for every [`Model`].
 
 mod background;
 mod config;
@@ -15,9 +17,11 @@ mod supervised;
 mod trainer;
 mod worker;
 
-pub use background::Training;
+pub use background::{Training, fit_in_background, resume};
 pub use config::{Fit, Keep};
+pub use fit::{fit, fit_with};
 pub use history::{Epoch, History, Measures, Plan, Validation};
+pub use model::{Data, Images, Model};
 pub use observer::{Observer, PrintLines};
 pub use ops::Precision;
 pub use ops::pool::threads;

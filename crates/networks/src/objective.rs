@@ -6,8 +6,6 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor};
 
-use crate::metrics::binary_cross_entropy;
-
 /// The optimizer Adam (Kingma & Ba 2015, algorithm 1), with Keras's settings: β₁ = 0.9, β₂ = 0.999, ε = 1e-7.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
@@ -153,13 +151,33 @@ impl Loss {
 }
 
 /// A learner's loss, if it is one number.
-pub(crate) fn one_number(loss: Tensor) -> Result<Tensor> {
+pub fn one_number(loss: Tensor) -> Result<Tensor> {
     ensure!(
         loss.numel() == 1,
         "the loss is a tensor of shape {:?}; expected one number: end it with mean(Kind::Float)",
         loss.size()
     );
     Ok(loss.f_reshape(&[] as &[i64])?)
+}
+
+/// Binary cross-entropy of predicted pixels, averaged over all pixels and images:
+/// `-(x·log p + (1-x)·log(1-p))`, with `p` given as its logit, `p = sigmoid(logit)`.
+///
+/// Computed as `max(l, 0) - l·x + log(1 + exp(-|l|))`, which cannot overflow and needs no
+/// clipping; Keras computes the same when the last layer is a sigmoid. In nats per pixel; the result
+/// is a tensor of one number, through which gradients flow. Both tensors have one shape, any.
+/// (Bishop 2006, *Pattern Recognition and Machine Learning*, eq. 4.90.)
+///
+/// # Errors
+/// Tensors of different shape.
+pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Result<Tensor> {
+    ensure!(
+        logits.size() == x.size(),
+        "expected two tensors of one shape; got {:?} and {:?}",
+        logits.size(),
+        x.size()
+    );
+    Ok(logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, Reduction::Mean))
 }
 
 /// The mean of the squared differences of two tensors of one shape, a tensor of one number through which gradients flow.
@@ -190,14 +208,17 @@ impl fmt::Debug for Loss {
 
 /// How a network is trained, and how far that has come.
 #[derive(Clone, Debug)]
-pub(crate) struct Compiled<L> {
-    pub(crate) optimizer: Optimizer,
-    pub(crate) loss: L,
+pub struct Compiled<L> {
+    /// What takes the steps.
+    pub optimizer: Optimizer,
+    /// What is made small.
+    pub loss: L,
     pub(crate) progress: Progress,
 }
 
 impl<L> Compiled<L> {
-    pub(crate) fn new(optimizer: Optimizer, loss: L) -> Compiled<L> {
+    /// With a new optimizer, before the first step.
+    pub fn new(optimizer: Optimizer, loss: L) -> Compiled<L> {
         Compiled {
             optimizer,
             loss,

@@ -29,7 +29,8 @@ pub struct SummaryRow {
 }
 
 impl Summary {
-    pub(crate) fn of(layers: &[NamedLayer]) -> Summary {
+    /// The table of these layers.
+    pub fn of(layers: &[NamedLayer]) -> Summary {
         let rows = layers.iter().map(|layer| SummaryRow {
             name: layer.name.clone(),
             kind: layer.kind,

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
-use super::model::{Images, Model};
+use super::model::{Data, Images, Model};
 use crate::network::trainable_weights;
 
 /// A thread's own view of the training. Weights and images are shared, not copied.
@@ -136,7 +136,7 @@ impl<M: Model> Worker<M> {
     /// Loss and size of the gradients for the first images: they tell losses and data sets apart.
     pub(super) fn probe(&self) -> Result<[f64; 2]> {
         const IMAGES: usize = 32;
-        let first: Vec<i64> = (0..self.images().min(IMAGES) as i64).collect();
+        let first: Vec<i64> = (0..self.train.len().min(IMAGES) as i64).collect();
         let weights = trainable_weights(self.model.layers());
         let output = Output::of_loss(self.loss_of(&first, 0)?, &weights)?;
         let squares = output.gradients.iter().map(|gradient| {
@@ -144,9 +144,5 @@ impl<M: Model> Worker<M> {
             norm.double_value(&[]).powi(2)
         });
         Ok([output.loss, squares.sum::<f64>().sqrt()])
-    }
-
-    fn images(&self) -> usize {
-        super::model::Data::len(&self.train)
     }
 }
