@@ -5,6 +5,8 @@
 //! own (`conv/one_channel.rs`). With other numbers of channels, and on other CPUs, libtorch computes the same function.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod images;
 #[cfg(target_arch = "x86_64")]
 mod one_channel;
@@ -82,8 +84,11 @@ pub fn conv3x3(
     let implementation = Implementation::selected()?;
     #[cfg(target_arch = "x86_64")]
     if let Some(width) = Width::of(implementation) {
-        let relu = activation == Activation::Relu;
-        if let Some(result) = vectorised::convolution(width, x, kernel, bias, relu)? {
+        let (relu, amx) = (
+            activation == Activation::Relu,
+            implementation == Implementation::Amx,
+        );
+        if let Some(result) = vectorised::convolution(width, amx, x, kernel, bias, relu)? {
             return Ok(result);
         }
     }
@@ -118,13 +123,16 @@ mod tests {
 
     /// Images, height, width, and channels of the input and the output. The cases cover each kernel, sizes that tiles do not divide,
     /// more images than a group of tiles takes, and channels that fill one, two and three vectors.
-    const CASES: [[i64; 5]; 9] = [
+    const CASES: [[i64; 5]; 12] = [
         [3, 28, 28, 16, 32],
         [1, 28, 28, 32, 16],
         [9, 7, 7, 48, 64],
         [8, 14, 14, 64, 48],
         [2, 5, 9, 16, 16],
         [1, 1, 1, 32, 32],
+        [1, 1, 40, 16, 16],
+        [40, 2, 1, 16, 48],
+        [19, 7, 7, 48, 16],
         [3, 28, 28, 1, 16],
         [2, 6, 5, 1, 48],
         [3, 28, 28, 16, 1],

@@ -1,5 +1,8 @@
 //! Which implementation of the operations a process uses.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -12,6 +15,9 @@ const VARIABLE: &str = "OPS_IMPLEMENTATION";
 /// The ways in which this crate can compute an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Implementation {
+    /// The kernels of this crate: convolutions in `bfloat16` by the CPU's units for products of matrices (AMX), everything
+    /// else as with `Avx512`.
+    Amx,
     /// The kernels of this crate, in vectors of 16 numbers (AVX-512).
     Avx512,
     /// The kernels of this crate, in vectors of 8 numbers (AVX2 and FMA).
@@ -21,14 +27,15 @@ pub enum Implementation {
 }
 
 impl Implementation {
-    const ALL: [Implementation; 3] = [
+    const ALL: [Implementation; 4] = [
+        Implementation::Amx,
         Implementation::Avx512,
         Implementation::Avx2,
         Implementation::Libtorch,
     ];
 
     /// The implementation that all operations of this process use: the one that the environment variable
-    /// `OPS_IMPLEMENTATION` names (`avx512`, `avx2` or `libtorch`), or else the fastest that this CPU has. The variable
+    /// `OPS_IMPLEMENTATION` names (`amx`, `avx512`, `avx2` or `libtorch`), or else the fastest that this CPU has. The variable
     /// is read once, at the first call.
     ///
     /// # Errors
@@ -55,9 +62,11 @@ impl Implementation {
             .collect()
     }
 
-    /// Whether this CPU has the instructions of this implementation.
+    /// Whether this CPU has the instructions of this implementation, and the operating system lets this process use them.
     pub(crate) fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Implementation::Amx => Implementation::Avx512.is_available() && amx::is_available(),
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx512 => {
                 is_x86_feature_detected!("avx512f")
@@ -69,7 +78,7 @@ impl Implementation {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Implementation::Avx512 | Implementation::Avx2 => false,
+            Implementation::Amx | Implementation::Avx512 | Implementation::Avx2 => false,
             Implementation::Libtorch => true,
         }
     }
@@ -101,6 +110,7 @@ impl fmt::Display for Implementation {
     /// The name that the environment variable takes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Implementation::Amx => "amx",
             Implementation::Avx512 => "avx512",
             Implementation::Avx2 => "avx2",
             Implementation::Libtorch => "libtorch",
@@ -111,12 +121,14 @@ impl fmt::Display for Implementation {
 impl FromStr for Implementation {
     type Err = Error;
 
-    /// `avx512`, `avx2` or `libtorch`.
+    /// `amx`, `avx512`, `avx2` or `libtorch`.
     fn from_str(text: &str) -> Result<Implementation> {
         let mut all = Implementation::ALL.into_iter();
         all.find(|implementation| implementation.to_string() == text)
             .ok_or_else(|| {
-                anyhow!("the implementation is `{text}`; expected `avx512`, `avx2` or `libtorch`")
+                anyhow!(
+                    "the implementation is `{text}`; expected `amx`, `avx512`, `avx2` or `libtorch`"
+                )
             })
     }
 }
@@ -144,9 +156,9 @@ pub(crate) mod tests {
     #[test]
     fn the_fastest_is_selected_unless_the_variable_names_another() {
         let all = Implementation::ALL;
-        assert_eq!(select(None, &all), Ok(Implementation::Avx512));
-        assert_eq!(select(None, &all[1..]), Ok(Implementation::Avx2));
-        assert_eq!(select(None, &all[2..]), Ok(Implementation::Libtorch));
+        for (first, fastest) in all.into_iter().enumerate() {
+            assert_eq!(select(None, &all[first..]), Ok(fastest));
+        }
         for implementation in all {
             let name = implementation.to_string();
             assert_eq!(select(Some(&name), &all), Ok(implementation));
@@ -158,9 +170,9 @@ pub(crate) mod tests {
         let error = select(Some("sse"), &Implementation::ALL).unwrap_err();
         assert_eq!(
             error,
-            "OPS_IMPLEMENTATION is `sse`, which is not an implementation; expected `avx512` or `avx2` or `libtorch` (or leave the variable unset)"
+            "OPS_IMPLEMENTATION is `sse`, which is not an implementation; expected `amx` or `avx512` or `avx2` or `libtorch` (or leave the variable unset)"
         );
-        let error = select(Some("avx512"), &Implementation::ALL[2..]).unwrap_err();
+        let error = select(Some("avx512"), &Implementation::ALL[3..]).unwrap_err();
         assert_eq!(
             error,
             "OPS_IMPLEMENTATION is `avx512`, and this CPU lacks these instructions; expected `libtorch`"

@@ -1,10 +1,12 @@
 //! Which kernel computes a convolution, on how many threads, and how its gradients are computed.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::images::{Images, Sizes};
-use super::{one_channel, winograd};
+use super::{amx, one_channel, winograd};
 use crate::autograd::{Gradients, record_backward};
 use crate::bfloat16::BFloat16;
 use crate::simd::element::Element;
@@ -13,9 +15,11 @@ use crate::simd::width::Width;
 use crate::slices::{compute_images, elements, parallel_over_images, to_f32};
 
 /// A convolution by the kernels of this folder, of tensors that fit each other. `None` where the kernels cannot compute it:
-/// they take `float32` or `bfloat16` on the CPU, and numbers of channels that are one or fill vectors.
+/// they take `float32` or `bfloat16` on the CPU, and numbers of channels that are one or fill vectors. `amx` says whether the
+/// CPU has AMX and may use it.
 pub(super) fn convolution(
     width: Width,
+    amx: bool,
     x: &Tensor,
     kernel: &Tensor,
     bias: &Tensor,
@@ -25,10 +29,13 @@ pub(super) fn convolution(
     if !on_cpu || x.numel() == 0 {
         return Ok(None);
     }
-    let Some(algorithm) = Algorithm::between(channels(x), bias.numel()) else {
+    let Some(mut algorithm) = Algorithm::between(channels(x), bias.numel()) else {
         return Ok(None);
     };
-    if relu && matches!(algorithm, Algorithm::ToOneChannel) {
+    if amx && algorithm == Algorithm::Winograd && x.kind() == Kind::BFloat16 {
+        algorithm = Algorithm::Amx;
+    }
+    if relu && algorithm == Algorithm::ToOneChannel {
         return Ok(None);
     }
     match x.kind() {
@@ -39,8 +46,10 @@ pub(super) fn convolution(
 }
 
 /// How a convolution is computed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Algorithm {
+    /// Of `bfloat16` only.
+    Amx,
     Winograd,
     FromOneChannel,
     ToOneChannel,
@@ -103,27 +112,31 @@ impl Convolution {
         let (sizes, to) = (sizes(&self.x), bias.numel());
         let x = images::<E>(&self.x, None)?;
         let kernel = elements::<E>(&self.kernel)?;
-        let bias = to_f32(elements::<E>(bias)?);
+        let biases = to_f32(elements::<E>(bias)?);
         let (shape, products) = (sizes.shape(to), sizes.products(x.channels, to));
         let width = self.width;
         Ok(match self.algorithm {
+            Algorithm::Amx => {
+                let x = images(&self.x, None)?;
+                amx::forward(&sizes, &x, &self.kernel, bias, relu)?
+            }
             Algorithm::Winograd => {
                 // SAFETY: the tensors fit each other, see above; here and below.
                 let kernel = unsafe { winograd::kernel(width, kernel, x.channels, to) };
                 compute_images(&shape, products, |range, out| unsafe {
-                    winograd::convolve(width, &sizes, range, &x, &kernel, &bias, relu, out);
+                    winograd::convolve(width, &sizes, range, &x, &kernel, &biases, relu, out);
                 })
             }
             Algorithm::FromOneChannel => {
                 let w = transposed(&to_f32(kernel), to, 9);
                 compute_images(&shape, products, |range, out| unsafe {
-                    one_channel::from_one_channel(width, &sizes, range, &x, &w, &bias, relu, out);
+                    one_channel::from_one_channel(width, &sizes, range, &x, &w, &biases, relu, out);
                 })
             }
             Algorithm::ToOneChannel => {
                 let w = to_f32(kernel);
                 compute_images(&shape, products, |range, out| unsafe {
-                    one_channel::to_one_channel(width, &sizes, range, &x, &w, bias[0], out);
+                    one_channel::to_one_channel(width, &sizes, range, &x, &w, biases[0], out);
                 })
             }
         })
@@ -151,6 +164,10 @@ impl Convolution {
         let (width, zeros) = (self.width, vec![0.0; from]);
         let (shape, products) = (sizes.shape(from), sizes.products(g.channels, from));
         Ok(match self.algorithm {
+            Algorithm::Amx => {
+                let g = images(gradient, self.relu_output.as_ref())?;
+                amx::images_gradient(&sizes, &g, &self.kernel, from)?
+            }
             Algorithm::Winograd => {
                 // SAFETY: as in `forward`, here and below.
                 let kernel = unsafe { winograd::rotated_kernel(width, kernel, g.channels, from) };
@@ -179,30 +196,37 @@ impl Convolution {
         let x = images::<E>(&self.x, None)?;
         let g = images::<E>(gradient, self.relu_output.as_ref())?;
         let products = sizes.products(x.channels, g.channels);
-        let (width, algorithm) = (self.width, self.algorithm);
+        let width = self.width;
+        let over_images = |work: &(dyn Fn(Range<usize>) -> _ + Sync)| {
+            parallel_over_images(sizes.images, products, work)
+        };
         // SAFETY: as in `forward`.
-        let parts = parallel_over_images(sizes.images, products, |range| unsafe {
-            match algorithm {
-                Algorithm::Winograd => winograd::kernel_gradient(width, &sizes, range, &x, &g),
-                Algorithm::FromOneChannel => {
-                    one_channel::one_channel_gradient(width, &sizes, range, &x, &g)
-                }
-                Algorithm::ToOneChannel => {
-                    one_channel::one_channel_gradient(width, &sizes, range, &g, &x)
-                }
+        let parts = match self.algorithm {
+            Algorithm::Amx => {
+                let g = images(gradient, self.relu_output.as_ref())?;
+                amx::weight_gradients(&sizes, &images(&self.x, None)?, &g)
             }
-        });
+            Algorithm::Winograd => over_images(&|range| unsafe {
+                winograd::kernel_gradient(width, &sizes, range, &x, &g)
+            }),
+            Algorithm::FromOneChannel => over_images(&|range| unsafe {
+                one_channel::one_channel_gradient(width, &sizes, range, &x, &g)
+            }),
+            Algorithm::ToOneChannel => over_images(&|range| unsafe {
+                one_channel::one_channel_gradient(width, &sizes, range, &g, &x)
+            }),
+        };
         let (mut kernel, mut bias) = (vec![], vec![]);
         for (kernel_part, bias_part) in parts {
             add_to(&mut kernel, kernel_part);
             add_to(&mut bias, bias_part);
         }
         let bias = match self.algorithm {
-            Algorithm::Winograd | Algorithm::FromOneChannel => Tensor::from_slice(&bias),
             Algorithm::ToOneChannel => gradient.sum(Kind::Float).view(1),
+            _ => Tensor::from_slice(&bias),
         };
         let kernel = match self.algorithm {
-            Algorithm::Winograd => kernel,
+            Algorithm::Amx | Algorithm::Winograd => kernel,
             Algorithm::FromOneChannel => transposed(&kernel, 9, g.channels),
             Algorithm::ToOneChannel => rotated(&kernel),
         };

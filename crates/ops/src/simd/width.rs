@@ -10,12 +10,12 @@ pub(crate) enum Width {
 }
 
 impl Width {
-    /// The instructions that an implementation uses. `None` for libtorch's own operations, and where this CPU lacks the
+    /// The vector instructions that an implementation uses. `None` for libtorch's own operations, and where this CPU lacks the
     /// instructions.
     pub(crate) fn of(implementation: Implementation) -> Option<Width> {
         match implementation {
             _ if !implementation.is_available() => None,
-            Implementation::Avx512 => Some(Width::Avx512),
+            Implementation::Amx | Implementation::Avx512 => Some(Width::Avx512),
             Implementation::Avx2 => Some(Width::Avx2),
             Implementation::Libtorch => None,
         }
