@@ -1,8 +1,10 @@
 //! The 3x3 convolution with stride 1 and "same" padding, in which the lesson's networks spend most of their time.
 //!
 //! The kernels for AVX-512 and AVX2 compute it with bias, rectifier and gradients, faster than oneDNN, which needs four
-//! times as many multiplications (`conv/winograd.rs`; the README says how much faster, on which machine). Convolutions from or to a single channel have kernels of their
-//! own (`conv/one_channel.rs`). With other numbers of channels, and on other CPUs, libtorch computes the same function.
+//! times as many multiplications (`conv/winograd.rs`; the README says how much faster, on which machine). In `bfloat16` CPUs
+//! with units for products of matrices are faster still (`conv/amx.rs`). Convolutions from or to a single channel have
+//! kernels of their own (`conv/one_channel.rs`). With other numbers of channels, and on other CPUs, libtorch computes the
+//! same function.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -84,11 +86,13 @@ pub fn conv3x3(
     let implementation = Implementation::selected()?;
     #[cfg(target_arch = "x86_64")]
     if let Some(width) = Width::of(implementation) {
-        let (relu, amx) = (
-            activation == Activation::Relu,
-            implementation == Implementation::Amx,
-        );
-        if let Some(result) = vectorised::convolution(width, amx, x, kernel, bias, relu)? {
+        let relu = activation == Activation::Relu;
+        if implementation == Implementation::Amx
+            && let Some(result) = amx::convolution(x, kernel, bias, relu)?
+        {
+            return Ok(result);
+        }
+        if let Some(result) = vectorised::convolution(width, x, kernel, bias, relu)? {
             return Ok(result);
         }
     }
@@ -121,8 +125,8 @@ mod tests {
     use crate::implementation::tests::in_each_implementation;
     use tch::{Device, Kind};
 
-    /// Images, height, width, and channels of the input and the output. The cases cover each kernel, sizes that tiles do not divide,
-    /// more images than a group of tiles takes, and channels that fill one, two and three vectors.
+    /// Images, height, width, and channels of the input and the output. The cases cover each kernel, sizes that tiles do not
+    /// divide, more images than a group of tiles takes, a single row or column, and channels that fill one to four vectors.
     const CASES: [[i64; 5]; 12] = [
         [3, 28, 28, 16, 32],
         [1, 28, 28, 32, 16],
@@ -240,16 +244,31 @@ mod tests {
     }
 
     #[test]
-    fn nan_stays_nan() {
-        let nan = Tensor::full([1, 8, 8, 16], f64::NAN, (Kind::Float, Device::Cpu));
-        let (kernel, bias) = (
-            random(&[16, 3, 3, 16], Kind::Float),
-            random(&[16], Kind::Float),
-        );
+    fn only_what_needs_a_gradient_gets_one() {
         in_each_implementation(|| {
-            for activation in [Activation::Linear, Activation::Relu] {
-                let y = conv3x3(&nan, &kernel, &bias, activation).unwrap();
-                assert!(y.isnan().all().double_value(&[]) == 1.0, "{activation:?}");
+            let shapes: [&[i64]; 3] = [&[2, 7, 7, 16], &[16, 3, 3, 16], &[16]];
+            for needed in 0..3 {
+                let mut inputs = shapes.map(|shape| random(shape, Kind::BFloat16));
+                let _ = inputs[needed].requires_grad_(true);
+                let y = conv3x3(&inputs[0], &inputs[1], &inputs[2], Activation::Relu).unwrap();
+                y.sum(Kind::Float).backward();
+                for (at, input) in inputs.iter().enumerate() {
+                    assert_eq!(input.grad().defined(), at == needed);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        in_each_implementation(|| {
+            for kind in [Kind::Float, Kind::BFloat16] {
+                let nan = Tensor::full([1, 8, 8, 16], f64::NAN, (kind, Device::Cpu));
+                let (kernel, bias) = (random(&[16, 3, 3, 16], kind), random(&[16], kind));
+                for activation in [Activation::Linear, Activation::Relu] {
+                    let y = conv3x3(&nan, &kernel, &bias, activation).unwrap();
+                    assert!(y.isnan().all().double_value(&[]) == 1.0, "{activation:?}");
+                }
             }
         });
     }

@@ -1,8 +1,12 @@
 //! Images with their channels last, as the kernels of this folder read them.
 
+use anyhow::Result;
+use tch::Tensor;
+
 use crate::simd::aligned::{CacheLine, aligned_zeros};
 use crate::simd::element::Element;
 use crate::simd::lanes::{LANES, Lanes};
+use crate::slices::elements;
 
 /// Sizes of the images of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +17,16 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
+    /// The sizes of a tensor `(N, H, W, channels)`.
+    pub(super) fn of(images: &Tensor) -> Sizes {
+        let size = |dim| images.size()[dim] as usize;
+        Sizes {
+            images: size(0),
+            height: size(1),
+            width: size(2),
+        }
+    }
+
     /// Pixels of an image.
     pub(super) fn pixels(&self) -> usize {
         self.height * self.width
@@ -37,6 +51,33 @@ pub(super) struct Images<'a, E> {
     /// so gradients flow back through the rectifier.
     pub(super) relu_output: &'a [E],
     pub(super) channels: usize,
+}
+
+/// Channels of a tensor `(N, H, W, channels)`.
+pub(super) fn channels(images: &Tensor) -> usize {
+    images.size()[3] as usize
+}
+
+impl<'a, E: Element> Images<'a, E> {
+    /// The images of a contiguous tensor on the CPU, and the output of their rectifier if there is one.
+    pub(super) fn of(images: &'a Tensor, relu_output: Option<&'a Tensor>) -> Result<Images<'a, E>> {
+        Ok(Images {
+            numbers: elements(images)?,
+            relu_output: match relu_output {
+                Some(output) => elements(output)?,
+                None => &[],
+            },
+            channels: channels(images),
+        })
+    }
+}
+
+/// Adds what one thread has summed to the sum of all. An empty sum is zero.
+pub(super) fn add_to(sum: &mut Vec<f32>, part: Vec<f32>) {
+    match sum.is_empty() {
+        true => *sum = part,
+        false => sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x),
+    }
 }
 
 /// A few images in `float32`, each with a border of zeros, `(slots, height, width, channels)`. A slot is the room for one

@@ -1,12 +1,10 @@
 //! Which kernel computes a convolution, on how many threads, and how its gradients are computed.
 
-use std::ops::Range;
-
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::images::{Images, Sizes};
-use super::{amx, one_channel, winograd};
+use super::images::{Images, Sizes, add_to, channels};
+use super::{one_channel, winograd};
 use crate::autograd::{Gradients, record_backward};
 use crate::bfloat16::BFloat16;
 use crate::simd::element::Element;
@@ -15,11 +13,9 @@ use crate::simd::width::Width;
 use crate::slices::{compute_images, elements, parallel_over_images, to_f32};
 
 /// A convolution by the kernels of this folder, of tensors that fit each other. `None` where the kernels cannot compute it:
-/// they take `float32` or `bfloat16` on the CPU, and numbers of channels that are one or fill vectors. `amx` says whether the
-/// CPU has AMX and may use it.
+/// they take `float32` or `bfloat16` on the CPU, and numbers of channels that are one or fill vectors.
 pub(super) fn convolution(
     width: Width,
-    amx: bool,
     x: &Tensor,
     kernel: &Tensor,
     bias: &Tensor,
@@ -29,13 +25,10 @@ pub(super) fn convolution(
     if !on_cpu || x.numel() == 0 {
         return Ok(None);
     }
-    let Some(mut algorithm) = Algorithm::between(channels(x), bias.numel()) else {
+    let Some(algorithm) = Algorithm::between(channels(x), bias.numel()) else {
         return Ok(None);
     };
-    if amx && algorithm == Algorithm::Winograd && x.kind() == Kind::BFloat16 {
-        algorithm = Algorithm::Amx;
-    }
-    if relu && algorithm == Algorithm::ToOneChannel {
+    if relu && matches!(algorithm, Algorithm::ToOneChannel) {
         return Ok(None);
     }
     match x.kind() {
@@ -46,10 +39,8 @@ pub(super) fn convolution(
 }
 
 /// How a convolution is computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Algorithm {
-    /// Of `bfloat16` only.
-    Amx,
     Winograd,
     FromOneChannel,
     ToOneChannel,
@@ -109,34 +100,30 @@ struct Convolution {
 // `conv3x3` has checked that the tensors fit each other, and libtorch gives gradients of the output's shape.
 impl Convolution {
     fn forward<E: Element>(&self, bias: &Tensor, relu: bool) -> Result<Tensor> {
-        let (sizes, to) = (sizes(&self.x), bias.numel());
-        let x = images::<E>(&self.x, None)?;
+        let (sizes, to) = (Sizes::of(&self.x), bias.numel());
+        let x = Images::<E>::of(&self.x, None)?;
         let kernel = elements::<E>(&self.kernel)?;
-        let biases = to_f32(elements::<E>(bias)?);
+        let bias = to_f32(elements::<E>(bias)?);
         let (shape, products) = (sizes.shape(to), sizes.products(x.channels, to));
         let width = self.width;
         Ok(match self.algorithm {
-            Algorithm::Amx => {
-                let x = images(&self.x, None)?;
-                amx::forward(&sizes, &x, &self.kernel, bias, relu)?
-            }
             Algorithm::Winograd => {
                 // SAFETY: the tensors fit each other, see above; here and below.
                 let kernel = unsafe { winograd::kernel(width, kernel, x.channels, to) };
                 compute_images(&shape, products, |range, out| unsafe {
-                    winograd::convolve(width, &sizes, range, &x, &kernel, &biases, relu, out);
+                    winograd::convolve(width, &sizes, range, &x, &kernel, &bias, relu, out);
                 })
             }
             Algorithm::FromOneChannel => {
                 let w = transposed(&to_f32(kernel), to, 9);
                 compute_images(&shape, products, |range, out| unsafe {
-                    one_channel::from_one_channel(width, &sizes, range, &x, &w, &biases, relu, out);
+                    one_channel::from_one_channel(width, &sizes, range, &x, &w, &bias, relu, out);
                 })
             }
             Algorithm::ToOneChannel => {
                 let w = to_f32(kernel);
                 compute_images(&shape, products, |range, out| unsafe {
-                    one_channel::to_one_channel(width, &sizes, range, &x, &w, biases[0], out);
+                    one_channel::to_one_channel(width, &sizes, range, &x, &w, bias[0], out);
                 })
             }
         })
@@ -158,16 +145,12 @@ impl Convolution {
 
     /// A convolution of the gradient with the kernel rotated by 180 degrees, inputs and outputs swapped.
     fn x_gradient<E: Element>(&self, gradient: &Tensor) -> Result<Tensor> {
-        let (sizes, from) = (sizes(gradient), channels(&self.x));
-        let g = images::<E>(gradient, self.relu_output.as_ref())?;
+        let (sizes, from) = (Sizes::of(gradient), channels(&self.x));
+        let g = Images::<E>::of(gradient, self.relu_output.as_ref())?;
         let kernel = elements::<E>(&self.kernel)?;
         let (width, zeros) = (self.width, vec![0.0; from]);
         let (shape, products) = (sizes.shape(from), sizes.products(g.channels, from));
         Ok(match self.algorithm {
-            Algorithm::Amx => {
-                let g = images(gradient, self.relu_output.as_ref())?;
-                amx::images_gradient(&sizes, &g, &self.kernel, from)?
-            }
             Algorithm::Winograd => {
                 // SAFETY: as in `forward`, here and below.
                 let kernel = unsafe { winograd::rotated_kernel(width, kernel, g.channels, from) };
@@ -192,41 +175,34 @@ impl Convolution {
 
     /// The gradients of the kernel and the bias.
     fn weight_gradients<E: Element>(&self, gradient: &Tensor) -> Result<(Tensor, Tensor)> {
-        let sizes = sizes(gradient);
-        let x = images::<E>(&self.x, None)?;
-        let g = images::<E>(gradient, self.relu_output.as_ref())?;
+        let sizes = Sizes::of(gradient);
+        let x = Images::<E>::of(&self.x, None)?;
+        let g = Images::<E>::of(gradient, self.relu_output.as_ref())?;
         let products = sizes.products(x.channels, g.channels);
-        let width = self.width;
-        let over_images = |work: &(dyn Fn(Range<usize>) -> _ + Sync)| {
-            parallel_over_images(sizes.images, products, work)
-        };
+        let (width, algorithm) = (self.width, self.algorithm);
         // SAFETY: as in `forward`.
-        let parts = match self.algorithm {
-            Algorithm::Amx => {
-                let g = images(gradient, self.relu_output.as_ref())?;
-                amx::weight_gradients(&sizes, &images(&self.x, None)?, &g)
+        let parts = parallel_over_images(sizes.images, products, |range| unsafe {
+            match algorithm {
+                Algorithm::Winograd => winograd::kernel_gradient(width, &sizes, range, &x, &g),
+                Algorithm::FromOneChannel => {
+                    one_channel::one_channel_gradient(width, &sizes, range, &x, &g)
+                }
+                Algorithm::ToOneChannel => {
+                    one_channel::one_channel_gradient(width, &sizes, range, &g, &x)
+                }
             }
-            Algorithm::Winograd => over_images(&|range| unsafe {
-                winograd::kernel_gradient(width, &sizes, range, &x, &g)
-            }),
-            Algorithm::FromOneChannel => over_images(&|range| unsafe {
-                one_channel::one_channel_gradient(width, &sizes, range, &x, &g)
-            }),
-            Algorithm::ToOneChannel => over_images(&|range| unsafe {
-                one_channel::one_channel_gradient(width, &sizes, range, &g, &x)
-            }),
-        };
+        });
         let (mut kernel, mut bias) = (vec![], vec![]);
         for (kernel_part, bias_part) in parts {
             add_to(&mut kernel, kernel_part);
             add_to(&mut bias, bias_part);
         }
         let bias = match self.algorithm {
+            Algorithm::Winograd | Algorithm::FromOneChannel => Tensor::from_slice(&bias),
             Algorithm::ToOneChannel => gradient.sum(Kind::Float).view(1),
-            _ => Tensor::from_slice(&bias),
         };
         let kernel = match self.algorithm {
-            Algorithm::Amx | Algorithm::Winograd => kernel,
+            Algorithm::Winograd => kernel,
             Algorithm::FromOneChannel => transposed(&kernel, 9, g.channels),
             Algorithm::ToOneChannel => rotated(&kernel),
         };
@@ -236,33 +212,6 @@ impl Convolution {
 }
 
 // ---- small helpers ---------------------------------------------------------------------------------
-
-fn sizes(images: &Tensor) -> Sizes {
-    let size = |dim| images.size()[dim] as usize;
-    Sizes {
-        images: size(0),
-        height: size(1),
-        width: size(2),
-    }
-}
-
-fn channels(images: &Tensor) -> usize {
-    images.size()[3] as usize
-}
-
-fn images<'a, E: Element>(
-    images: &'a Tensor,
-    relu_output: Option<&'a Tensor>,
-) -> Result<Images<'a, E>> {
-    Ok(Images {
-        numbers: elements(images)?,
-        relu_output: match relu_output {
-            Some(output) => elements(output)?,
-            None => &[],
-        },
-        channels: channels(images),
-    })
-}
 
 /// The transpose of a matrix of `rows` and `columns`.
 fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
@@ -274,11 +223,4 @@ fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 fn rotated(w: &[f32]) -> Vec<f32> {
     let rows = w.chunks(w.len() / 9).rev();
     rows.flatten().copied().collect()
-}
-
-fn add_to(sum: &mut Vec<f32>, part: Vec<f32>) {
-    match sum.is_empty() {
-        true => *sum = part,
-        false => sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x),
-    }
 }

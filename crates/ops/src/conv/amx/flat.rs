@@ -1,6 +1,7 @@
 //! Images with borders as one sequence of pixels, in which a neighbour always lies at the same distance.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use crate::bfloat16::BFloat16;
 use crate::conv::images::{Images, Sizes};
@@ -19,7 +20,6 @@ const CACHE_LINE: usize = 32;
 /// A pixel of zeros ends each line, and a line of zeros each image. The neighbours on the left of a line are the pixel that
 /// ends the line before, so one border serves two lines. Outputs are computed for all positions of the sequence, those of
 /// borders included, because this is what tiles do best; nothing uses these.
-#[derive(Clone, Copy)]
 pub(super) struct Layout {
     sizes: Sizes,
     /// Pixels from line to line.
@@ -27,7 +27,10 @@ pub(super) struct Layout {
     /// Pixels from image to image.
     image: usize,
     /// How many images are in the buffer at once.
-    pub(super) slots: usize,
+    slots: usize,
+    /// For each output of all blocks the pixel of the images, which follow each other without borders; `usize::MAX` at
+    /// borders.
+    pub(super) targets: Vec<usize>,
 }
 
 impl Layout {
@@ -35,12 +38,38 @@ impl Layout {
     pub(super) fn of(sizes: &Sizes, images: usize) -> Layout {
         let line = sizes.width + 1;
         let image = line * (sizes.height + 1);
-        Layout {
+        let mut layout = Layout {
             sizes: *sizes,
             line,
             image,
             slots: (PIXELS / image).min(images).max(1),
+            targets: vec![],
+        };
+        let outputs = 0..layout.blocks(layout.slots) * BLOCK;
+        layout.targets = outputs.map(|at| layout.target(at)).collect();
+        layout
+    }
+
+    /// The pixel of the images that is this output.
+    fn target(&self, at: usize) -> usize {
+        let (slot, rest) = (at / self.image, at % self.image);
+        let (y, x) = (rest / self.line, rest % self.line);
+        let inside = slot < self.slots && y < self.sizes.height && x < self.sizes.width;
+        match inside {
+            true => slot * self.sizes.pixels() + y * self.sizes.width + x,
+            false => usize::MAX,
         }
+    }
+
+    /// Cuts a range of images into groups that are in the buffer at once.
+    pub(super) fn groups(&self, images: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let starts = images.clone().step_by(self.slots);
+        starts.map(move |start| start..images.end.min(start + self.slots))
+    }
+
+    /// Pixels of an image, without borders.
+    pub(super) fn pixels(&self) -> usize {
+        self.sizes.pixels()
     }
 
     /// Blocks of outputs that contain this many images.
@@ -48,24 +77,9 @@ impl Layout {
         (images * self.image).div_ceil(BLOCK)
     }
 
-    /// Pixels of the buffer: those that the neighbourhoods of all blocks reach, rounded up to a multiple of four.
+    /// Pixels of the buffer, an even number: those that the neighbourhoods of all blocks reach, and two more.
     pub(super) fn reach(&self) -> usize {
-        (self.blocks(self.slots) * BLOCK + 2 * self.line + 2).next_multiple_of(4)
-    }
-
-    /// For each output of all blocks the pixel of the images, which follow each other without borders; `usize::MAX` at
-    /// borders.
-    pub(super) fn targets(&self) -> Vec<usize> {
-        let target = |at: usize| {
-            let (slot, rest) = (at / self.image, at % self.image);
-            let (y, x) = (rest / self.line, rest % self.line);
-            let inside = slot < self.slots && y < self.sizes.height && x < self.sizes.width;
-            match inside {
-                true => slot * self.sizes.pixels() + y * self.sizes.width + x,
-                false => usize::MAX,
-            }
-        };
-        (0..self.blocks(self.slots) * BLOCK).map(target).collect()
+        self.blocks(self.slots) * BLOCK + 2 * self.line + 4
     }
 }
 
@@ -73,46 +87,51 @@ impl Layout {
 ///
 /// Position 0 is the upper left neighbour of the first pixel. So the neighbour `(dy, dx)`, each of them 0 to 2, of the output
 /// `p` is at `p + dy · line + dx`.
-pub(super) struct Flat {
+pub(super) struct Flat<'a> {
     numbers: Vec<CacheLine>,
-    layout: Layout,
+    layout: &'a Layout,
     channels: usize,
 }
 
-impl Flat {
-    pub(super) fn new(layout: &Layout, channels: usize) -> Flat {
+impl<'a> Flat<'a> {
+    pub(super) fn new(layout: &'a Layout, channels: usize) -> Flat<'a> {
         let numbers = layout.reach() * channels + CACHE_LINE; // the last row of a tile may end behind the last pixel
         Flat {
             numbers: aligned_zeros(numbers.div_ceil(2)), // two in the room of a `float32`
-            layout: *layout,
+            layout,
             channels,
         }
     }
 
     /// The pixel at a position, and those that follow.
-    #[inline]
     pub(super) fn at(&self, position: usize) -> *const BFloat16 {
         let numbers = self.numbers.as_ptr().cast::<BFloat16>();
         numbers.wrapping_add(position * self.channels)
     }
 
-    /// Empties all slots.
-    pub(super) fn clear(&mut self) {
-        let zeros = aligned_zeros(LANES)[0];
-        self.numbers.fill(zeros);
-    }
-
-    /// Copies an image into a slot, with zeros where a rectifier's output is not above zero.
+    /// Copies images into the first slots, with zeros where a rectifier's output is not above zero, and empties the others.
     ///
     /// # Safety
-    /// The images must have this image, be as large as the layout says, and have as many channels as `self`.
+    /// There must be these images, as large as the layout says, with as many channels as `self`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) unsafe fn read(&mut self, slot: usize, images: &Images<BFloat16>, image: usize) {
-        let (layout, sizes) = (self.layout, self.layout.sizes);
+    pub(super) unsafe fn read(&mut self, images: &Images<BFloat16>, range: Range<usize>) {
+        if range.len() < self.layout.slots {
+            self.numbers.fill(aligned_zeros(LANES)[0]);
+        }
+        for (slot, image) in range.enumerate() {
+            // SAFETY: as the caller promises.
+            unsafe { self.read_image(slot, images, image) };
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn read_image(&mut self, slot: usize, images: &Images<BFloat16>, image: usize) {
+        let Layout { sizes, line, .. } = *self.layout;
         let row = sizes.width * self.channels;
         for y in 0..sizes.height {
-            let position = slot * layout.image + (y + 1) * layout.line + 1;
-            let to = self.at(position).cast_mut();
+            let position = slot * self.layout.image + (y + 1) * line + 1;
+            let numbers = self.numbers.as_mut_ptr().cast::<BFloat16>();
+            let to = numbers.wrapping_add(position * self.channels);
             let first = (image * sizes.height + y) * row;
             // SAFETY: both lie within the image and this slot, and rows are multiples of sixteen numbers.
             unsafe {

@@ -11,50 +11,63 @@ use super::flat::{BLOCK, Flat, Layout};
 use super::tiles::{DEPTH, Factors, Multiply, SUMS, TILE, Tiles};
 use super::vectors::{in_turn, sums_of_pairs, transposed};
 use crate::bfloat16::BFloat16;
-use crate::conv::images::{Images, Sizes};
+use crate::conv::images::Images;
 use crate::simd::aligned::{CacheLine, aligned_zeros};
 use crate::simd::lanes::LANES;
 
 /// Blocks of pixels that are summed over at once, as many as stay in the first cache.
 const BLOCKS: usize = 16;
 
-/// The gradients of a kernel `(to, 3, 3, from)` and of a bias `(to)`, summed over some of the images.
-///
-/// # Safety
-/// The CPU must have AMX, and this process the right to use it. The images must be as large as `sizes` say.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn kernel_gradient(
-    sizes: &Sizes,
-    images: Range<usize>,
-    input: &Images<BFloat16>,
-    gradient: &Images<BFloat16>,
-) -> (Vec<f32>, Vec<f32>) {
-    let layout = Layout::of(sizes, images.len());
-    let (from, to) = (input.channels, gradient.channels);
-    let [mut flat_input, mut flat_gradient] = [from, to].map(|c| Flat::new(&layout, c));
-    let mut inputs = Pairs::new(&layout, from);
-    let mut gradients = Transposed::new(&layout, to);
-    let mut sums = Sums::new(from, to, &layout);
-    let mut bias = vec![0.0; to];
-    // SAFETY: as the caller promises.
-    let tiles = unsafe { Tiles::configure() };
-    for start in images.clone().step_by(layout.slots) {
-        let here = layout.slots.min(images.end - start);
-        if here < layout.slots {
-            flat_gradient.clear(); // the slots that stay empty count for nothing
-        }
-        // SAFETY: as the caller promises.
-        unsafe {
-            for slot in 0..here {
-                flat_input.read(slot, input, start + slot);
-                flat_gradient.read(slot, gradient, start + slot);
-            }
-            inputs.read(&flat_input);
-            gradients.read(&flat_gradient, layout.line + 1, &mut bias);
-            sums.add(&tiles, &gradients, &inputs, layout.blocks(here));
+/// The gradients of a kernel `(to, 3, 3, from)` and of a bias `(to)` while they are summed.
+pub(super) struct KernelGradient<'a> {
+    layout: &'a Layout,
+    input: Flat<'a>,
+    pairs: Pairs,
+    transposed: Transposed,
+    sums: Sums,
+    bias: Vec<f32>,
+}
+
+impl<'a> KernelGradient<'a> {
+    pub(super) fn new(layout: &'a Layout, from: usize, to: usize) -> KernelGradient<'a> {
+        KernelGradient {
+            layout,
+            input: Flat::new(layout, from),
+            pairs: Pairs::new(layout, from),
+            transposed: Transposed::new(layout, to),
+            sums: Sums::new(from, to, layout),
+            bias: vec![0.0; to],
         }
     }
-    (sums.kernel(from, to), bias)
+
+    /// Adds some images, whose gradients are in the first slots of `gradient`.
+    ///
+    /// # Safety
+    /// The images must have the layout and the channels of `self`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn add(
+        &mut self,
+        tiles: &Tiles,
+        input: &Images<BFloat16>,
+        gradient: &Flat,
+        images: Range<usize>,
+    ) {
+        let blocks = self.layout.blocks(images.len());
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.input.read(input, images);
+            self.pairs.read(&self.input);
+            self.transposed
+                .read(gradient, self.layout.line + 1, &mut self.bias);
+            self.sums.add(tiles, &self.transposed, &self.pairs, blocks);
+        }
+    }
+
+    /// The gradients of the kernel and the bias.
+    pub(super) fn result(self) -> (Vec<f32>, Vec<f32>) {
+        let (from, to) = (self.pairs.channels, self.transposed.channels);
+        (self.sums.kernel(from, to), self.bias)
+    }
 }
 
 /// Images in which two pixels each are in turn: for each sixteen channels first the pairs that begin with even positions, then
@@ -87,14 +100,15 @@ impl Pairs {
     /// The images must have the layout and the channels of `self`.
     #[target_feature(enable = "avx512f")]
     unsafe fn read(&mut self, flat: &Flat) {
+        let numbers = self.numbers.as_mut_ptr().cast::<BFloat16>();
         for channel in (0..self.channels).step_by(TILE) {
-            for position in 0..self.positions - 1 {
-                let to = self.offset(channel, position);
-                // SAFETY: both pixels lie in the buffer, and the pair in the room for it.
+            let [even, odd] = [0, 1].map(|first| numbers.wrapping_add(self.offset(channel, first)));
+            for (row, position) in (0..self.positions - 2).step_by(2).enumerate() {
+                // SAFETY: the pixels lie in the buffer, and the pairs in the room for them.
                 unsafe {
-                    let [a, b] = [0, 1].map(|next| flat.at(position + next).add(channel));
-                    let to = self.numbers.as_mut_ptr().cast::<BFloat16>().add(to);
-                    _mm512_storeu_si512(to.cast(), in_turn(a, b));
+                    let [a, b, c] = [0, 1, 2].map(|next| flat.at(position + next).add(channel));
+                    _mm512_storeu_si512(even.add(row * DEPTH).cast(), in_turn(a, b));
+                    _mm512_storeu_si512(odd.add(row * DEPTH).cast(), in_turn(b, c));
                 }
             }
         }
@@ -113,7 +127,7 @@ struct Transposed {
 
 impl Transposed {
     fn new(layout: &Layout, channels: usize) -> Transposed {
-        let blocks = layout.blocks(layout.slots);
+        let blocks = layout.targets.len() / BLOCK;
         let pitch = (blocks | 1) * BLOCK;
         Transposed {
             numbers: aligned_zeros(pitch * channels / 2),
