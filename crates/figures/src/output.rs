@@ -118,12 +118,11 @@ impl Output {
         write_whole(path, &picture.bytes)
     }
 
-    /// Shows the output in a notebook; evcxr calls this for the last value of a cell.
+    /// Shows the output in a notebook, below what the cell has shown before; evcxr calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
-        match (self.html(), &self.content) {
-            (Ok(_), Ok(Content::Plain)) => notebook::show_text(&self.text),
-            (Ok(html), _) => notebook::show_html(&html, &self.text),
-            (Err(error), _) => eprintln!("This output could not be made: {error:#}"),
+        match self.html() {
+            Ok(html) => notebook::show(html, &self.text),
+            Err(error) => eprintln!("This output could not be made: {error:#}"),
         }
     }
 

@@ -94,6 +94,51 @@ fn a_kernel_asks_the_real_cargo_nothing() {
 }
 
 #[test]
+fn a_cell_shows_all_that_it_displays_in_order() {
+    let out = out("shows");
+    let output = lab(&["--no-html"], &out, &[notebook("shows.ipynb")]);
+    assert!(output.status.success(), "{output:?}");
+    let executed = fs::read_to_string(out.join("shows.ipynb")).unwrap();
+    let executed: Value = serde_json::from_str(&executed).unwrap();
+    let outputs_of = |cell: usize| {
+        executed["cells"][cell]["outputs"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let text_of = |value: &Value| match value {
+        Value::Array(lines) => lines.iter().filter_map(Value::as_str).collect(),
+        other => other.as_str().unwrap_or_default().to_owned(),
+    };
+    let html_of = |cell: usize| -> String {
+        let outputs = outputs_of(cell);
+        outputs
+            .iter()
+            .map(|output| text_of(&output["data"]["text/html"]))
+            .collect()
+    };
+    let html = html_of(1);
+    let places =
+        ["two dark squares", "in a table", "two bright squares"].map(|part| html.find(part));
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{html}"
+    );
+    assert_eq!(html.matches("<img").count(), 2, "{html}");
+    let printed: String = outputs_of(1)
+        .iter()
+        .map(|output| text_of(&output["text"]))
+        .collect();
+    assert!(printed.contains("a line between"), "{printed}");
+    // The next cell begins anew.
+    let html = html_of(2);
+    assert!(
+        html.contains("dark again") && !html.contains("two dark squares"),
+        "{html}"
+    );
+}
+
+#[test]
 fn the_site_has_a_page_for_every_notebook_and_asks_nobody() {
     let out = out("site");
     let made = Command::new(env!("CARGO_BIN_EXE_lab"))
