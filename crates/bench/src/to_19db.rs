@@ -68,9 +68,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         quiet: true,
         ..Default::default()
     };
-    let last = cnn.layers().last().context("a network has layers")?;
     let mut race = Race {
-        live: cnn.up_to(&last.name)?,
+        live: cnn.shared(),
         started,
         images: train.len(),
         quarters: 0,

@@ -110,15 +110,14 @@ pub fn diffusion_explorer(
 ) -> Output {
     let make = || {
         let (schedule, mut frames) = (unet.schedule(), Vec::new());
-        let _ = walk(unet, labels, sampler, &mut |frame| frames.push(frame))?;
-        let every = frames.len().div_ceil(FRAMES);
-        let last = frames.len() - 1;
-        let frames: Vec<_> = frames
-            .into_iter()
-            .enumerate()
-            .filter(|(at, _)| (last - at).is_multiple_of(every))
-            .map(|(_, frame)| frame)
-            .collect();
+        let (last, mut at) = (sampler.steps(), 0);
+        let every = (last + 1).div_ceil(FRAMES);
+        let _ = walk(unet, labels, sampler, &mut |frame| {
+            if (last - at.min(last)).is_multiple_of(every) {
+                frames.push(frame);
+            }
+            at += 1;
+        })?;
         let (x0, eps) = (centred(clean), clean.randn_like());
         let forward = |t: Option<usize>| match t {
             Some(t) => schedule.q_sample(&x0, &[t], &eps),

@@ -172,7 +172,7 @@ impl Reference {
         let features = features_of(classifier, &real)?;
         let others = features_of(classifier, &evenly_chosen(unseen, count, 1)?)?;
         Ok(Reference {
-            classifier: classifier.replica(Kind::Float),
+            classifier: classifier.shared(),
             train: train.shallow_clone(),
             deviation: deviation_within(&features, &real.labels(count)?)?,
             floor: frechet_distance(&features, &others)?,

@@ -73,7 +73,8 @@ impl Default for UnetConfig {
 pub enum Predicts {
     /// The noise `eps` in `x_t` (Ho et al. 2020, eq. 14): a diffusion model, to sample with.
     Noise,
-    /// The pixels of the clean image as logits: their sigmoid is the image. A denoiser that works in one step.
+    /// The clean image, in the form that its loss compares with: pixels in `[-1, 1]`, or their logits. `sample` does not take
+    /// such a network: it takes what is predicted for noise.
     CleanImage,
 }
 
@@ -201,9 +202,10 @@ impl Unet {
             return Ok(output.to_kind(x.kind()));
         }
         let kind = Precision::of_this_cpu().kind();
+        let (replica, in_kind) = (self.replica(kind), x.to_kind(kind));
         let output = map_batches(images, BATCH, &|| {
-            let unet = self.replica(kind);
-            let (x, t, classes) = (x.to_kind(kind), t.shallow_clone(), classes.shallow_clone());
+            let unet = replica.replica(kind);
+            let [x, t, classes] = [&in_kind, &t, &classes].map(Tensor::shallow_clone);
             Box::new(move |range| {
                 let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.end - range.start);
                 unet.forward(&part(&x), &part(&t), &part(&classes))
@@ -232,6 +234,14 @@ impl Unet {
             "the network takes a timestep and a class for each of {images} images; got {:?} and {:?}",
             timesteps.size(),
             classes.size()
+        );
+        let (least, most) = (
+            classes.min().int64_value(&[]),
+            classes.max().int64_value(&[]),
+        );
+        ensure!(
+            least >= 0 && most <= CLASSES,
+            "classes go from 0 to 9, and 10 stands for none; these go from {least} to {most}"
         );
         let embedding = self.embedded(timesteps, classes, x.kind()); //  (N, 2 width)
         let x = space_to_depth(&x.reshape([-1, SIDE, SIDE, 1])); //     (N, 14, 14, 4)
@@ -289,6 +299,12 @@ impl Unet {
     /// The table of layers that Keras prints: shown as the last value of a cell.
     pub fn summary(&self) -> Summary {
         Summary::of(&self.layers)
+    }
+
+    /// The same network, which shares its weights' memory: an observer of a training sees them change. It is not compiled.
+    #[must_use]
+    pub fn shared(&self) -> Unet {
+        self.replica(Kind::Float)
     }
 
     /// The same network with weights in another kind, to compute in it; in the same kind the two share their weights'

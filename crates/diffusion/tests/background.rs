@@ -117,6 +117,8 @@ fn a_stopped_and_resumed_training_ends_as_an_uninterrupted_one() {
     assert_eq!(weights(&model), weights(&unbroken));
     assert_eq!(history.batch_losses, whole.batch_losses);
     assert_eq!(model.summary(), unbroken.summary());
+    let end = Network::load(run.join("1/end.safetensors")).unwrap();
+    assert_eq!(weights(&end), weights(&unbroken));
 }
 
 #[test]
@@ -287,6 +289,9 @@ fn a_training_can_be_waited_for_again_and_leaves_the_network_alone() {
     }
     assert_eq!(weights(&network), before);
     assert_eq!(notes(training.folder())["state"], "failed");
+    // What it gave back at its end is in the folder.
+    let end = Network::load(training.folder().join("end.safetensors")).unwrap();
+    assert_eq!(weights(&end), before);
 }
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
@@ -453,11 +458,18 @@ fn what_cannot_be_trained_or_resumed_is_named() {
         "{error}"
     );
     assert!(refused("old").contains("earlier version of this lesson"));
+    // What a killed process left behind does not stay.
+    let left = path("run").join("1/checkpoint.safetensors.77.part");
+    std::fs::write(&left, "half a file").unwrap();
+    drop(resumed(&path("run"), &split).unwrap());
+    assert!(!left.exists());
     // A training that ended while it began is no training.
     std::fs::create_dir(path("run").join("2")).unwrap();
     let newest = resumed(&path("run"), &split).unwrap();
     assert_eq!(newest.folder(), path("run").join("1"));
     drop(newest);
+    std::fs::write(path("run").join("2/lock"), "").unwrap();
+    assert!(refused("run/2").contains("its training ended while it began"));
     let checkpoint = path("run").join("1/checkpoint.safetensors");
     let bytes = std::fs::read(&checkpoint).unwrap();
     std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
@@ -466,6 +478,30 @@ fn what_cannot_be_trained_or_resumed_is_named() {
     assert!(refused("run").contains("holds no training's state"));
     std::fs::write(path("run").join("1/run.json"), "{").unwrap();
     assert!(refused("run").contains("does not say what was trained"));
+}
+
+fn noised(unet: &Unet, batch: &Batch) -> (Tensor, Vec<usize>, Tensor) {
+    let (t, eps) = (batch.timesteps(unet.schedule()), batch.noise());
+    let x_t = unet.schedule().q_sample(&centred(&batch.images), &t, &eps);
+    (x_t.unwrap(), t, eps)
+}
+
+fn without_labels(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let (x_t, t, eps) = noised(unet, batch);
+    mean_squared_error(&unet.predict(&x_t, &t, &[None])?, &eps)
+}
+
+fn at_one_timestep(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let (x_t, _, eps) = noised(unet, batch);
+    mean_squared_error(
+        &unet.predict(&x_t, &[0], &batch.labels_dropped(0.1)?)?,
+        &eps,
+    )
+}
+
+fn all_labels(unet: &Unet, batch: &Batch) -> Result<Tensor> {
+    let (x_t, t, eps) = noised(unet, batch);
+    mean_squared_error(&unet.predict(&x_t, &t, &batch.labels)?, &eps)
 }
 
 #[test]
@@ -491,12 +527,25 @@ fn a_unets_training_shows_what_it_draws() {
     let (again, _) = again.wait().unwrap();
     let of = |unet: &Unet| unet.layers()[1].weight("kernel").unwrap();
     assert_eq!(of(&again), of(&trained));
-    // The images of an untrained U-Net play no part in its loss, only in its gradients.
+    // An untrained U-Net says "no noise" whatever it sees, and yet other images, labels, timesteps and losses are noticed.
     let others = Mnist::load().unwrap().test.first(200).unwrap();
-    let error = Unet::resume(&run, noise_loss, &others)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("another loss or other images"), "{error}");
+    let mut labels = split.labels(200).unwrap();
+    labels.rotate_left(1);
+    let permuted = Split::of(&split.images(200).unwrap(), &labels).unwrap();
+    let cases: [(diffusion::unet::UnetLoss, &Split); 5] = [
+        (noise_loss, &others),
+        (noise_loss, &permuted),
+        (without_labels, &split),
+        (at_one_timestep, &split),
+        (all_labels, &split),
+    ];
+    for (at, (loss, images)) in cases.into_iter().enumerate() {
+        let error = Unet::resume(&run, loss, images).unwrap_err().to_string();
+        assert!(
+            error.contains("another loss or other images"),
+            "{at}: {error}"
+        );
+    }
 }
 
 /// Set in a process that is killed while it trains.

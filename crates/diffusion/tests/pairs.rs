@@ -168,4 +168,6 @@ fn pairs_of_ones_own_are_given_as_they_are() {
             .to_string()
             .contains("Int64")
     );
+    let error = Pairs::of(&clean, &clean.to_kind(Kind::Uint8)).unwrap_err();
+    assert!(error.to_string().contains("Uint8"), "{error}");
 }

@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -66,7 +67,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
             .file_name()
             .context("the path names no file")?
             .to_owned();
-        name.push(format!(".{}.part", std::process::id()));
+        static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        name.push(format!(".{}-{number}.part", std::process::id()));
         let temporary = folder.join(name);
         let written = fs::File::create(&temporary)
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))

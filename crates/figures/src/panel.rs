@@ -16,7 +16,7 @@ use crate::text::escape;
 /// The name of the file that the panel's button makes in the folder.
 pub const STOP_FILE: &str = "stop";
 /// The file that a page requests.
-const FILE: &str = "panel.json";
+pub const PANEL_FILE: &str = "panel.json";
 const SCRIPT: &str = include_str!("../assets/panel.js");
 const STYLE: &str = include_str!("../assets/panel.css");
 
@@ -73,7 +73,7 @@ impl Notes {
             curve: picture(&self.curve),
             preview: picture(&self.preview),
         };
-        write_whole(&folder.join(FILE), &serde_json::to_vec(&page)?)
+        write_whole(&folder.join(PANEL_FILE), &serde_json::to_vec(&page)?)
     }
 }
 
@@ -90,7 +90,7 @@ pub fn panel(folder: &Path) -> Output {
 }
 
 fn read(folder: &Path) -> Result<Page> {
-    let file = folder.join(FILE);
+    let file = folder.join(PANEL_FILE);
     let notes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     serde_json::from_slice(&notes)
         .with_context(|| format!("{} holds no notes of a panel", file.display()))

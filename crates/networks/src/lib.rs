@@ -4,8 +4,8 @@
 //! from. [`train`] has one training loop, for networks and for every other type that implements [`train::Model`]; it can run
 //! in the background, be stopped, and be resumed. [`rng`] is the source of all randomness.
 //!
-//! This crate knows tensors and numbers, and nothing of diffusion, images of digits, or noise: the crate `diffusion` says what
-//! is learnt, and re-exports what a cell needs.
+//! This crate knows no data set, no noise schedule and no sampling: the crate `diffusion` says what is learnt, and re-exports
+//! what a cell needs.
 
 #![forbid(unsafe_code)]
 

@@ -369,9 +369,15 @@ impl Network {
         })
     }
 
+    /// The same network, which shares its weights' memory: an observer of a training sees them change. It is not compiled.
+    #[must_use]
+    pub fn shared(&self) -> Network {
+        self.replica(Kind::Float)
+    }
+
     /// The same network with weights in another kind, to compute in it; in the same kind the two share their weights'
     /// memory.
-    pub fn replica(&self, kind: Kind) -> Network {
+    pub(crate) fn replica(&self, kind: Kind) -> Network {
         Network {
             blueprint: self.blueprint.clone(),
             layers: self

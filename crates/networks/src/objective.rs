@@ -177,7 +177,7 @@ pub fn binary_cross_entropy(logits: &Tensor, x: &Tensor) -> Result<Tensor> {
         logits.size(),
         x.size()
     );
-    Ok(logits.binary_cross_entropy_with_logits::<Tensor>(x, None, None, Reduction::Mean))
+    Ok(logits.f_binary_cross_entropy_with_logits::<Tensor>(x, None, None, Reduction::Mean)?)
 }
 
 /// The mean of the squared differences of two tensors of one shape, a tensor of one number through which gradients flow.

@@ -61,7 +61,7 @@ impl Pairs {
     /// `int64`. They are not copied.
     ///
     /// # Errors
-    /// No inputs, inputs that are not fractions, or another number of targets.
+    /// No inputs, inputs that are not fractions, another number of targets, or targets that are neither fractions nor classes.
     pub fn of(inputs: &Tensor, targets: &Tensor) -> Result<Pairs> {
         let count = |tensor: &Tensor| tensor.size().first().copied().unwrap_or_default();
         ensure!(
@@ -74,6 +74,13 @@ impl Pairs {
             inputs.is_floating_point(),
             "inputs must be fractions; these are {:?} numbers",
             inputs.kind()
+        );
+        let are_classes = targets.kind() == Kind::Int64 && targets.dim() == 1;
+        ensure!(
+            targets.is_floating_point() || are_classes,
+            "targets must be fractions, or classes (N,) of Int64; these are {:?} numbers of shape {:?}",
+            targets.kind(),
+            targets.size()
         );
         let (inputs, targets) = (inputs.detach(), targets.detach());
         Ok(Pairs::from_source(Own { inputs, targets }))
@@ -156,7 +163,7 @@ impl Source for Own {
     }
 
     fn classes(&self) -> Option<i64> {
-        let has_classes = self.targets.kind() == Kind::Int64 && self.targets.dim() == 1;
+        let has_classes = self.targets.kind() == Kind::Int64;
         has_classes.then(|| self.targets.max().int64_value(&[]) + 1)
     }
 

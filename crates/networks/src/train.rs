@@ -21,7 +21,7 @@ pub use background::{Training, fit_in_background, resume};
 pub use config::{Fit, Keep};
 pub use fit::{fit, fit_with};
 pub use history::{Epoch, History, Measures, Plan, Validation};
-pub use model::{Data, Images, Model};
+pub use model::{Data, Model, Selection};
 pub use observer::{Observer, PrintLines};
 pub use ops::Precision;
 pub use ops::pool::threads;

@@ -16,6 +16,8 @@ use crate::schedule::{Schedule, Timestep, centred};
 /// - `keeping`: `x = &mask * (next.alpha * &known + next.sigma * rng.normal(&x.size())) + (1.0 - &mask) * x;` after the last
 ///   line
 /// - `from_noise`, `from_noisy`: another first `x`
+///
+/// Noise is drawn from one stream, `Rng::new(seed)`, in the order of these lines, and only where `fresh` is above 0.
 #[derive(Debug)]
 pub struct Sampler {
     pub(super) steps: usize,
@@ -110,6 +112,11 @@ impl Sampler {
         Sampler { known, ..self }
     }
 
+    /// How many steps a whole sampling takes.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
+
     /// Do the settings make sense?
     pub(super) fn check(&self) -> Result<()> {
         ensure!(
@@ -172,6 +179,13 @@ impl Sampler {
             shape == images.size() || shape == [1, 1, SIDE, SIDE],
             "the mask has shape {shape:?}; expected {:?}, or [1, 1, 28, 28] for all images",
             images.size()
+        );
+        let ends = [images.min(), images.max()].map(|end| end.double_value(&[]));
+        ensure!(
+            ends[0] >= -1e-3 && ends[1] <= 1.001,
+            "the images to keep have pixels from {} to {}; expected 0 to 1, not centred",
+            ends[0],
+            ends[1]
         );
         let mask = mask.to_kind(Kind::Float);
         let others: Tensor = &mask * (&mask - 1.0);

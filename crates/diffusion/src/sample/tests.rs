@@ -278,6 +278,8 @@ fn what_makes_no_sense_is_named() {
     assert!(mask(&double(&[1, 1, 14, 14]), &[None; 2]).contains("[1, 1, 14, 14]"));
     assert!(mask(&(double(&[1, 1, 28, 28]) + 0.5), &[None; 2]).contains("other numbers than 0"));
     assert!(mask(&double(&[1, 1, 28, 28]), &[None; 3]).contains("as are sampled, 3; got 2"));
+    let centred = ddim().keeping(&(&images - 1.0), &double(&[1, 1, 28, 28]));
+    assert!(text(centred, &[None; 2]).contains("expected 0 to 1, not centred"));
     assert!(text(ddim().from_noisy(&images, 100), &[None]).contains("no step 100"));
     assert!(text(ddim().from_noisy(&double(&[2, 28, 28]), 5), &[None]).contains("[2, 28, 28]"));
 }

@@ -8,7 +8,7 @@ use figures::{Output, rows};
 use networks::network::NamedLayer;
 use networks::objective::{Compiled, one_number};
 use networks::train::{
-    self, Data, Fit, History, Images, Measures, Model, Observer, Training, Validation,
+    self, Data, Fit, History, Measures, Model, Observer, Selection, Training, Validation,
 };
 use tch::{Kind, Tensor};
 
@@ -103,7 +103,7 @@ impl Model for Unet {
     }
 
     fn shared(&self) -> Unet {
-        self.replica(Kind::Float)
+        Unet::shared(self)
     }
 
     fn save(&self, path: &Path) -> Result<()> {
@@ -126,6 +126,11 @@ impl Model for Unet {
         "compile(Adam::new(0.001), noise_loss)"
     }
 
+    fn how_to_repeat() -> &'static str {
+        "Take batch.noise() in place of randn_like() and add_noise(…), batch.timesteps(…) for timesteps, and \
+         batch.labels_dropped(…) to drop labels"
+    }
+
     fn check(&self, _: UnetLoss, _: &Split) -> Result<()> {
         Ok(())
     }
@@ -141,8 +146,8 @@ impl Model for Unet {
         true
     }
 
-    fn loss(&self, loss: UnetLoss, split: &Split, images: &Images) -> Result<Tensor> {
-        let batch = Batch::of(split, images.indices, images.epoch, images.seed);
+    fn loss(&self, loss: UnetLoss, split: &Split, chosen: &Selection) -> Result<Tensor> {
+        let batch = Batch::of(split, chosen.indices, chosen.epoch, chosen.seed);
         one_number(loss(self, &batch)?)
     }
 

@@ -1,7 +1,7 @@
 //! Training on a thread of its own: other cells run meanwhile, and nothing is lost when the training ends early.
 //!
-//! A training has a folder with what it was begun with, its first weights, the state of its last epoch, and the content
-//! of its panel. From the folder the training can be resumed.
+//! A training has a folder with what it was begun with, its first weights, the state of its last epoch, the content of its
+//! panel, and in the end the network. From the folder the training can be resumed.
 
 use std::any::Any;
 use std::fmt;
@@ -23,13 +23,13 @@ use super::config::{Fit, Keep};
 use super::history::History;
 use super::model::{Data, Model};
 use super::panel::Watch;
-use super::runs::{CHECKPOINT, FIRST, Record, Run};
+use super::runs::{CHECKPOINT, END, FIRST, Record, Run};
 use super::state::Checkpoint;
 use super::trainer::{Trainer, compiled};
 use crate::objective::Compiled;
 
 /// How far apart probes of the same loss and data may be: rounding differs between machines.
-const PROBE_TOLERANCE: f64 = 1e-3;
+const PROBE_TOLERANCE: f64 = 1e-4;
 
 /// A training in the background.
 ///
@@ -66,7 +66,7 @@ impl<M: Clone> Training<M> {
     /// asked.
     ///
     /// # Errors
-    /// What ended the training. The folder keeps what was learnt until the last epoch.
+    /// What ended the training. The folder keeps the network of its end, `end.safetensors`.
     pub fn wait(&self) -> Result<(M, History)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Running(_) = *state {
@@ -164,11 +164,12 @@ pub fn fit_in_background<M: Model>(
         trainer.save(&run.join(CHECKPOINT))?;
         run.write(&record)
     };
-    if let Err(error) = written() {
-        let _ = fs::remove_dir_all(&run.folder); // begun a moment ago, and holds nothing
-        return Err(error.context("the training did not begin"));
+    let folder = run.folder.clone();
+    let started = written().and_then(|()| start(model, trainer, run, data));
+    if started.is_err() {
+        let _ = fs::remove_dir_all(&folder); // begun a moment ago, and holds nothing
     }
-    start(model, trainer, run, data)
+    started.context("the training did not begin")
 }
 
 /// [`Network::resume`](crate::network::Network::resume) of any model.
@@ -273,6 +274,14 @@ fn start<M: Model>(
             if let Some(compiled) = model.compiled_mut() {
                 compiled.progress = trainer.progress();
             }
+            // Whatever ended it, what was learnt is in the folder.
+            let end = run.join(END);
+            let history = match (history, model.save(&end)) {
+                (Err(error), Ok(())) => {
+                    Err(error.context(format!("the network of its end is {}", end.display())))
+                }
+                (history, _) => history,
+            };
             watch.end(&history);
             drop(run);
             (model, history.map_err(|error| format!("{error:#}")))

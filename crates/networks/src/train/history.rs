@@ -16,9 +16,9 @@ pub struct Plan {
     pub epochs: usize,
     /// Batches in an epoch, the last partial one included.
     pub batches: usize,
-    /// Images to learn from.
+    /// Selection to learn from.
     pub images: usize,
-    /// Images held out.
+    /// Selection held out.
     pub validation: usize,
     /// The precision.
     pub precision: Precision,

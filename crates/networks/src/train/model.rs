@@ -59,6 +59,8 @@ pub trait Model: Clone + Send + 'static {
     fn compiled_mut(&mut self) -> &mut Option<Compiled<Self::Loss>>;
     /// How to compile it, for the error of one that is not: `compile(Adam::new(0.001), …)`.
     fn how_to_compile() -> &'static str;
+    /// What to do about a loss that draws random numbers of its own, for its error.
+    fn how_to_repeat() -> &'static str;
 
     /// Do network, loss and data fit each other?
     ///
@@ -73,7 +75,7 @@ pub trait Model: Clone + Send + 'static {
     ///
     /// # Errors
     /// When it cannot be computed.
-    fn loss(&self, loss: Self::Loss, data: &Self::Data, images: &Images) -> Result<Tensor>;
+    fn loss(&self, loss: Self::Loss, data: &Self::Data, chosen: &Selection) -> Result<Tensor>;
     /// Loss and score of held-out images; `self` is a worker.
     ///
     /// # Errors
@@ -88,7 +90,7 @@ pub trait Model: Clone + Send + 'static {
 
 /// Which images of the data a loss is for.
 #[derive(Clone, Copy, Debug)]
-pub struct Images<'a> {
+pub struct Selection<'a> {
     /// Their indices, which exist.
     pub indices: &'a [i64],
     /// The epoch, counted from 0.
@@ -129,7 +131,7 @@ impl Model for Network {
     }
 
     fn shared(&self) -> Network {
-        self.replica(Kind::Float)
+        Network::shared(self)
     }
 
     fn save(&self, path: &Path) -> Result<()> {
@@ -152,6 +154,10 @@ impl Model for Network {
         "compile(Adam::new(0.001), Loss::BinaryCrossEntropy)"
     }
 
+    fn how_to_repeat() -> &'static str {
+        "Compute it from prediction and target alone"
+    }
+
     fn check(&self, loss: Loss, pairs: &Pairs) -> Result<()> {
         self.check_pairs(loss, pairs)
     }
@@ -167,8 +173,8 @@ impl Model for Network {
         matches!(loss, Loss::Custom(_))
     }
 
-    fn loss(&self, loss: Loss, pairs: &Pairs, images: &Images) -> Result<Tensor> {
-        let (input, target) = pairs.source().at(images.indices, Some(images.epoch));
+    fn loss(&self, loss: Loss, pairs: &Pairs, chosen: &Selection) -> Result<Tensor> {
+        let (input, target) = pairs.source().at(chosen.indices, Some(chosen.epoch));
         Ok(self.loss_and_logits(loss, &input, &target)?.0)
     }
 
@@ -176,7 +182,7 @@ impl Model for Network {
         let (input, target) = held_out.source().at(at, None);
         let (loss, logits) = self.loss_and_logits(loss, &input, &target)?;
         let loss = loss.double_value(&[]);
-        // Images that are not finite have no score; training ends at such a loss.
+        // Selection that are not finite have no score; training ends at such a loss.
         let score = match loss.is_finite() {
             true => held_out.source().score(&self.activated(&logits), &target)?,
             false => None,

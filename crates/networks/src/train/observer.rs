@@ -12,9 +12,8 @@ const WARM_UP: usize = 20;
 
 /// Follows a training and can end it: `ControlFlow::Break` stops the training after the current batch.
 ///
-/// An observer that wants to see the network holds a copy that shares its weights, from [`Network::up_to`].
-///
-/// [`Network::up_to`]: crate::network::Network::up_to
+/// An observer that wants to see the network holds a copy that shares its weights:
+/// [`Network::shared`](crate::network::Network::shared), or the same of another model.
 pub trait Observer {
     /// Called once, before the first batch.
     fn start(&mut self, _plan: &Plan) {}

@@ -1,6 +1,7 @@
 //! Follows a training in the background: writes its panel, and stops the training when `Training::stop` or a stop file says so.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,8 @@ use super::observer::Observer;
 
 /// How often the panel changes.
 const PAUSE: Duration = Duration::from_millis(700);
+/// It takes this part of the training's time at most.
+const SHARE: u32 = 20;
 
 /// Draws what a panel shows of a network.
 pub(super) type Preview = Box<dyn Fn() -> Result<Output> + Send>;
@@ -28,7 +31,9 @@ pub(super) struct Watch {
     history: History,
     /// When this run began, and after how many batches.
     began: (Instant, usize),
+    /// When the panel was written last, and how long that took.
     written: Instant,
+    took: Duration,
 }
 
 impl Watch {
@@ -45,6 +50,7 @@ impl Watch {
             began: (Instant::now(), history.batch_losses.len()),
             history,
             written: Instant::now(),
+            took: Duration::ZERO,
         }
     }
 
@@ -60,15 +66,24 @@ impl Watch {
             Ok(history) => (State::Done, format!("Done. {history}")),
             Err(error) => (State::Failed, format!("It ended with an error: {error:#}")),
         };
-        let _ = self.write(state, text); // as in `batch`
+        let _ = self.write(state, text); // as in `update`
     }
+    fn update(&mut self, plan: &Plan) {
+        let started = Instant::now();
+        // A panel that cannot be written does not end the training.
+        let _ = self.write(State::Running, self.status(plan));
+        (self.written, self.took) = (Instant::now(), started.elapsed());
+    }
+
     fn write(&self, state: State, text: String) -> Result<()> {
         let has_curve = self.history.batch_losses.len() > 1;
         Notes {
             state,
             text,
-            // An untrained network may have nothing to show.
-            preview: (self.preview)().ok(),
+            // An untrained network may have nothing to show, and no preview should end a training.
+            preview: catch_unwind(AssertUnwindSafe(|| (self.preview)().ok()))
+                .ok()
+                .flatten(),
             curve: has_curve.then(|| self.history.plot()),
         }
         .write(&self.folder)
@@ -102,18 +117,15 @@ impl Observer for Watch {
         if self.stop.load(Ordering::Relaxed) || self.folder.join(STOP_FILE).exists() {
             return ControlFlow::Break(());
         }
-        if self.written.elapsed() >= PAUSE {
-            // A panel that cannot be written does not end the training.
-            let _ = self.write(State::Running, self.status(plan));
-            self.written = Instant::now();
+        if self.written.elapsed() >= PAUSE.max(SHARE * self.took) {
+            self.update(plan);
         }
         ControlFlow::Continue(())
     }
 
     fn epoch(&mut self, plan: &Plan, epoch: &Epoch) -> ControlFlow<()> {
         self.history.epochs.push(*epoch);
-        let _ = self.write(State::Running, self.status(plan)); // as in `batch`
-        self.written = Instant::now();
+        self.update(plan);
         ControlFlow::Continue(())
     }
 }

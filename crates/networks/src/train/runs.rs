@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use figures::panel::STOP_FILE;
+use figures::panel::{PANEL_FILE, STOP_FILE};
 use figures::{with_home, write_whole};
 use ops::Precision;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::objective::Optimizer;
 const RECORD: &str = "run.json";
 pub(super) const FIRST: &str = "first.safetensors";
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+pub(super) const END: &str = "end.safetensors";
 const LOCK: &str = "lock";
 /// What a folder of this lesson's earlier version holds.
 const EARLIER: &str = "settings.json";
@@ -45,7 +46,8 @@ pub(super) struct Record {
     pub(super) fit: Fit,
 }
 
-/// The folder of a training, which no other training uses as long as this value lives.
+/// The folder of a training, which no other training uses as long as this value lives. (Without locks, as far as its panel
+/// tells.)
 pub(super) struct Run {
     pub(super) folder: PathBuf,
     /// None where the file system has no locks.
@@ -88,6 +90,10 @@ impl Run {
         let folder: &Path = &with_home(folder)?;
         let newest = || -> Result<PathBuf> {
             ensure!(folder.is_dir(), "there is no such folder");
+            ensure!(
+                !folder.join(LOCK).is_file(),
+                "its training ended while it began"
+            );
             for number in numbers_in(folder)?.iter().rev() {
                 let run = folder.join(number.to_string());
                 if run.join(RECORD).is_file() {
@@ -110,16 +116,32 @@ impl Run {
         let record = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let record = serde_json::from_slice(&record)
             .with_context(|| format!("{} does not say what was trained", path.display()))?;
-        Ok((Run::lock(run)?, record))
+        let run = Run::lock(run)?;
+        run.remove_parts()?;
+        Ok((run, record))
+    }
+
+    /// Removes what a process left behind that was killed while it wrote a file.
+    fn remove_parts(&self) -> Result<()> {
+        for entry in self.folder.read_dir()? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "part")
+            {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     fn lock(folder: PathBuf) -> Result<Run> {
         match Lock::of(&folder)? {
-            Lock::Ours(lock) => Ok(Run {
+            Lock::Ours(lock) if lock.is_some() || !seems_to_run(&folder) => Ok(Run {
                 folder,
                 _lock: lock,
             }),
-            Lock::Others => bail!(
+            _ => bail!(
                 "the training in {} is still running: stop it, or wait for it",
                 folder.display()
             ),
@@ -165,6 +187,16 @@ impl Lock {
     }
 }
 
+/// Whether a training without a lock wrote its panel a moment ago, and it said that it runs.
+fn seems_to_run(folder: &Path) -> bool {
+    const MOMENT: Duration = Duration::from_secs(10);
+    let panel = folder.join(PANEL_FILE);
+    let written = fs::metadata(&panel).and_then(|panel| panel.modified());
+    let age = written.ok().and_then(|written| written.elapsed().ok());
+    let text = fs::read_to_string(&panel).unwrap_or_default();
+    age.is_some_and(|age| age < MOMENT) && text.contains("\"running\"")
+}
+
 /// The numbers of the trainings in a folder, the smallest first.
 fn numbers_in(folder: &Path) -> Result<Vec<u64>> {
     ensure!(
@@ -195,8 +227,9 @@ fn stop(run: &Path) -> Result<()> {
     while run.join(LOCK).is_file() && matches!(Lock::of(run)?, Lock::Others) {
         if !run.join(STOP_FILE).exists() {
             println!(
-                "The training in {} is still running. It is stopped, and keeps what it has learnt.",
-                run.display()
+                "The training in {} is still running. It is stopped; the network of its end is {}.",
+                run.display(),
+                run.join(END).display()
             );
             fs::write(run.join(STOP_FILE), "stop")?;
         }

@@ -23,6 +23,9 @@ use crate::rng::Rng;
 /// How many held-out images a worker evaluates at once.
 const VALIDATION_BATCH: usize = 250;
 
+/// By how much weights are off, on average, where a loss is tried.
+const PERTURBATION: f64 = 0.05;
+
 /// A training that is ready to run: everything about it was checked.
 pub(super) struct Trainer<M: Model> {
     /// Shares its weights with the network that is trained.
@@ -94,11 +97,9 @@ impl<M: Model> Trainer<M> {
             plan,
         };
         if M::is_own(compiled.loss) {
-            let order = trainer.order(trainer.state.first_epoch as u64);
-            let first = &order[..fit.batch_size];
-            trainer
-                .worker(kind)
-                .check_own_loss(first, trainer.state.first_epoch as u64)?;
+            let epoch = trainer.state.first_epoch as u64;
+            let first = &trainer.order(epoch)[..fit.batch_size];
+            trainer.perturbed(kind).check_own_loss(first, epoch)?;
         }
         Ok(trainer)
     }
@@ -113,13 +114,28 @@ impl<M: Model> Trainer<M> {
         self.state.save(path)
     }
 
-    /// What the network of this moment makes of the first images, in `float32`: loss, and size of the gradients.
+    /// Loss and size of the gradients for the first images, in `float32`: they tell losses and data sets apart.
     pub(super) fn probe(&self) -> Result<[f64; 2]> {
-        let worker = Worker {
-            model: self.model.worker(Kind::Float),
-            ..self.worker(Kind::Float)
-        };
-        worker.probe()
+        self.perturbed(Kind::Float).probe()
+    }
+
+    /// A worker with a copy of the network whose weights are a little off. In a network as it begins many weights may be zero,
+    /// and then the loss does not depend on much that is wrong with it.
+    fn perturbed(&self, kind: Kind) -> Worker<M> {
+        let mut copy = self.model.clone();
+        let mut rng = Rng::new(0);
+        for (_, weight) in copy
+            .layers_mut()
+            .iter_mut()
+            .flat_map(|layer| &mut layer.weights)
+        {
+            let off = rng.normal(&weight.size()) * PERTURBATION;
+            *weight = (weight.detach() + off).set_requires_grad(weight.requires_grad());
+        }
+        Worker {
+            model: copy.worker(kind),
+            ..self.worker(kind)
+        }
     }
 
     /// How far the training has come.
@@ -222,9 +238,7 @@ impl<M: Model> Trainer<M> {
             None => self.state.swap_average()?,
         }
         if let Some(error) = unsaved {
-            return Err(
-                error.context("training ended here; the model keeps its weights of this moment")
-            );
+            return Err(error.context("training ended here"));
         }
         Ok(())
     }

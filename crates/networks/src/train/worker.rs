@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
-use super::model::{Data, Images, Model};
+use super::model::{Data, Model, Selection};
 use crate::network::trainable_weights;
 
 /// A thread's own view of the training. Weights and images are shared, not copied.
@@ -92,7 +92,7 @@ impl<M: Model> Worker<M> {
     }
 
     fn loss_of(&self, batch: &[i64], epoch: u64) -> Result<Tensor> {
-        let images = Images {
+        let images = Selection {
             indices: batch,
             epoch,
             seed: self.seed,
@@ -117,7 +117,8 @@ impl<M: Model> Worker<M> {
         ensure!(
             !differs(again, 1e-5),
             "the loss of the first batch is {whole:.6}, and {again:.6} when it is computed again: it draws random numbers of \
-             its own. Take batch.noise() in place of randn_like() and add_noise(…), and batch.timesteps(…) for timesteps"
+             its own. {}",
+            M::how_to_repeat()
         );
         if batch.len() < 2 {
             return Ok(());
