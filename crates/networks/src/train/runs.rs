@@ -137,11 +137,11 @@ impl Run {
 
     fn lock(folder: PathBuf) -> Result<Run> {
         match Lock::of(&folder)? {
-            Lock::Ours(lock) if lock.is_some() || !seems_to_run(&folder) => Ok(Run {
+            Lock::Ours(lock) => Ok(Run {
                 folder,
                 _lock: lock,
             }),
-            _ => bail!(
+            Lock::Others => bail!(
                 "the training in {} is still running: stop it, or wait for it",
                 folder.display()
             ),
@@ -174,7 +174,10 @@ impl Lock {
         let file =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let tried = file.try_lock();
-        Ok(Lock::after(tried, file))
+        Ok(match Lock::after(tried, file) {
+            Lock::Ours(None) if seems_to_run(folder) => Lock::Others,
+            lock => lock,
+        })
     }
 
     fn after(tried: std::result::Result<(), TryLockError>, file: File) -> Lock {
