@@ -100,14 +100,13 @@ impl History {
                 .validation
                 .map(|validation| (epoch.number as f64, validation.loss))
         });
-        curve(
-            "Loss while training",
-            ("epoch", self.plan.measures.loss),
-            &[
-                Series::new("training", training),
-                Series::new("validation", held_out).with_points(),
-            ],
-        )
+        let mut series = vec![Series::new("training", training)];
+        let held_out: Vec<(f64, f64)> = held_out.collect();
+        if !held_out.is_empty() {
+            series.push(Series::new("validation", held_out).with_points());
+        }
+        let loss = self.plan.measures.loss;
+        curve("Loss while training", ("epoch", loss), &series)
     }
 
     /// Seconds in all.
