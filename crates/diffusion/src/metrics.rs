@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use figures::{Output, table_with_bold, thousands};
 use ndarray::Array1;
+use ops::check_stop;
 use tch::{Kind, Tensor};
 
 use crate::data::Split;
@@ -129,6 +130,7 @@ fn score_by(
     check_level(level)?;
     let (mut psnr_sum, mut ssim_sum) = (0.0, 0.0);
     for (clean, noisy) in noisy_batches(split, level) {
+        check_stop()?;
         let restored = tch::no_grad(|| denoise(&noisy))?;
         psnr_sum += psnr(&clean, &restored)?.sum();
         ssim_sum += ssim(&clean, &restored)?.sum();
@@ -165,7 +167,7 @@ impl Scores {
     /// To score the noisy images themselves, return the input: `|noisy| Ok(noisy.shallow_clone())`.
     ///
     /// # Errors
-    /// A level that makes no sense, or an error of `denoise`.
+    /// A level that makes no sense, or an error of `denoise`; the notebook's Stop button.
     ///
     /// ```no_run
     /// use diffusion::prelude::*;

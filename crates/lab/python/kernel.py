@@ -94,7 +94,7 @@ class Kernel:
         self.stop()
 
     def run(self, code: str, limit: float) -> Result:
-        """Runs one cell. A cell over its limit (seconds) is interrupted, which loses all variables."""
+        """Runs one cell. A cell over its limit (seconds) is interrupted, which may lose all variables."""
         result, deadline = Result(), time.monotonic() + limit
         request = self.client.execute(code, allow_stdin=False)
         self.busy, idle, replied = True, False, None
@@ -132,17 +132,18 @@ class Kernel:
                 return message
 
     def interrupt(self):
-        """Ends the cell that is running, as the interrupt button does: its process is killed."""
-        self.manager.interrupt_kernel()
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and self.manager.is_alive():
-            try:
-                content = self.client.get_iopub_msg(timeout=0.2)["content"]
-            except queue.Empty:
-                continue
-            if content.get("execution_state") == "idle":
-                self.busy = False
-                return
+        """Ends the cell that is running, as a person does: Stop, and Stop again if the cell does not heed it."""
+        for _ in range(2):
+            self.manager.interrupt_kernel()
+            deadline = time.monotonic() + 4
+            while time.monotonic() < deadline and self.manager.is_alive():
+                try:
+                    content = self.client.get_iopub_msg(timeout=0.2)["content"]
+                except queue.Empty:
+                    continue
+                if content.get("execution_state") == "idle":
+                    self.busy = False
+                    return
 
     def stop(self):
         """Shuts the kernel down: asked first, then terminated, then killed; and with it all it started."""

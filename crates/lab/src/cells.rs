@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use crate::layout::{LOCK, Layout};
 use crate::{spec, toolchain, tools};
 
-/// What evcxr writes for a cell with the lesson's one dependency; the profile is evcxr's own, with
+/// What evcxr writes for a cell with the lesson's one dependency; the profile is evcxr's own, but with lines, and with
 /// cells at level 0 (what is computed, is computed in the optimised crates).
 pub const WORKSPACE: &str = r#"[workspace]
 members = ["cell", "lock"]
@@ -24,8 +24,8 @@ resolver = "3"
 
 [profile.dev]
 opt-level = 0
-debug = false
-strip = "debuginfo"
+debug = "line-tables-only"
+strip = "none"
 rpath = true
 lto = false
 debug-assertions = true

@@ -42,7 +42,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::{cells, local, memory, seed, tools, tree};
+use crate::{cell_library, cells, local, memory, seed, tools, tree};
 
 /// Where Jupyter tells a kernel the id of the server's process.
 const SERVER: &str = "JPY_PARENT_PID";
@@ -108,7 +108,8 @@ fn become_kernel(layout: &Layout, connection: &Path, program: &Path) -> Result<(
         .env("EVCXR_TMPDIR", own.join("cell"))
         // evcxr "updates" a kernel spec called `rust` that it finds in the user's folder, though it
         // may be somebody else's. In a folder that does not exist it finds none.
-        .env("JUPYTER_PATH", own.join("no-kernel-specs"));
+        .env("JUPYTER_PATH", own.join("no-kernel-specs"))
+        .envs(cell_library::variables(layout));
     if !fresh {
         // A local crate was edited. Cargo compiles it here, now; if it does not compile, the
         // kernel must start all the same, so that the notebook can show the compiler's words.

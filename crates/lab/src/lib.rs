@@ -13,6 +13,7 @@ pub mod against;
 pub mod analyzer;
 pub mod bench;
 pub mod cargo;
+pub mod cell_library;
 pub mod cell_linker;
 pub mod cells;
 pub mod class;

@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use crate::layout::Layout;
-use crate::{analyzer, evcxr, libtorch, mnist, python, rehearsal, seed, spec, toolchain};
+use crate::{
+    analyzer, cell_library, evcxr, libtorch, mnist, python, rehearsal, seed, spec, toolchain,
+};
 
 /// What a look at a part finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +75,12 @@ pub const PARTS: &[Part] = &[
         name: "kernel",
         check: spec::check,
         make: spec::make,
+        shared: false,
+    },
+    Part {
+        name: "cells",
+        check: cell_library::check,
+        make: cell_library::make,
         shared: false,
     },
     Part {

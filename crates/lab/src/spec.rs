@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::layout::Layout;
 use crate::parts::{Finding, Options};
-use crate::{analyzer, libtorch, toolchain, tools};
+use crate::{analyzer, cell_library, libtorch, toolchain, tools};
 
 /// Large pages for what libtorch allocates, memory that is kept, and one arena for all threads:
 /// training is 1.4 times (float32) to 1.9 times (mixed precision) faster than without.
@@ -26,7 +26,8 @@ pub fn environment(layout: &Layout) -> Result<Vec<(String, String)>> {
         ("LD_LIBRARY_PATH", text(libtorch.join("lib"))),
         ("DYLD_LIBRARY_PATH", text(libtorch.join("lib"))),
         ("EVCXR_CONFIG_DIR", text(layout.kernel().join("config"))),
-        ("CARGO_PROFILE_DEV_DEBUG", "0".to_owned()),
+        // By these a panic's line is found in the cell; the crates below have none.
+        ("CARGO_PROFILE_DEV_DEBUG", "line-tables-only".to_owned()),
         // A failed `?` shows its chain of reasons; the kernel asks for backtraces, which we leave out.
         ("RUST_LIB_BACKTRACE", "0".to_owned()),
         ("GLIBC_TUNABLES", ALLOCATOR.to_owned()),
@@ -59,7 +60,7 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
         "argv": [layout.launcher(), "kernel", "{connection_file}"],
         "display_name": "Rust",
         "language": "rust",
-        "interrupt_mode": "message",
+        "interrupt_mode": if cell_library::IS_USED { "signal" } else { "message" },
         "env": env,
     });
     let config = layout.kernel().join("config");

@@ -5,6 +5,7 @@
 //! - [`linear`]: a dense layer through oneDNN;
 //! - [`adam_step`]: one step of Adam, as Keras computes it;
 //! - [`pool`]: worker threads that compute a part of a batch each;
+//! - [`check_stop`]: the Stop button of a notebook;
 //! - [`Precision`] and [`check_memory`]: the number format of a training, and whether a batch fits into memory.
 //!
 //! Everything in the project that depends on the processor, all `unsafe` code and the C++ bridge to libtorch's
@@ -19,6 +20,7 @@ mod adam;
 mod autograd;
 #[cfg(any(target_arch = "x86_64", test))]
 mod bfloat16;
+mod cell;
 mod contiguity;
 mod conv;
 mod implementation;
@@ -33,6 +35,7 @@ mod simd;
 mod slices;
 
 pub use adam::{AdamWeight, adam_step};
+pub use cell::{Stopped, check_stop, is_stop_asked};
 pub use conv::{Activation, conv3x3};
 pub use implementation::Implementation;
 pub use linear::linear;

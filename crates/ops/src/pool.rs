@@ -15,6 +15,8 @@ use std::thread::{self, available_parallelism, scope};
 use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
+use crate::check_stop;
+
 /// More workers than this gain nothing: their parts of a batch become too small. On larger machines each of them uses
 /// several of libtorch's threads instead.
 const MAX_WORKERS: usize = 8;
@@ -136,7 +138,7 @@ pub type Worker<'a> = Box<dyn Fn(Range<i64>) -> Result<Tensor> + Send + 'a>;
 /// have none otherwise. A single worker computes in the calling thread. For `count` 0 a worker gets the range `0..0`.
 ///
 /// # Errors
-/// The error of a worker; a `batch` of 0.
+/// The error of a worker; a `batch` of 0; [`Stopped`](crate::Stopped).
 ///
 /// ```
 /// use ops::pool::map_batches;
@@ -165,6 +167,7 @@ pub fn map_batches<'a>(
         let worker = worker();
         let _guard = tch::no_grad_guard();
         for range in ranges {
+            check_stop()?;
             outputs.push(worker(range)?);
         }
     } else {
@@ -172,6 +175,7 @@ pub fn map_batches<'a>(
         let work = |worker: &mut Worker, range: Range<i64>| tch::no_grad(|| worker(range));
         with_pool(states, threads, work, |pool| {
             for ranges in ranges.chunks(workers) {
+                check_stop()?;
                 for output in pool.run(ranges.iter().cloned())? {
                     outputs.push(output?);
                 }

@@ -1,6 +1,7 @@
 //! The nearest training images, pixel by pixel: is a generated image new?
 
 use anyhow::{Context, Result};
+use ops::check_stop;
 use tch::{Kind, Tensor};
 
 use crate::data::{Split, check_images};
@@ -34,6 +35,7 @@ pub fn nearest(images: &Tensor, split: &Split) -> Result<Vec<(usize, f64)>> {
     let mut best: Option<(Tensor, Tensor)> = None;
     let len = split.len() as i64;
     for start in (0..len).step_by(BLOCK as usize) {
+        check_stop()?;
         let end = len.min(start + BLOCK);
         let indices: Vec<i64> = (start..end).collect();
         let block = split.batch(&indices)?.flatten(1, -1);

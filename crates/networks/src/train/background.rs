@@ -16,8 +16,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use figures::panel::{STOP_FILE, panel};
 use figures::{Output, is_unattended};
-use ops::Precision;
 use ops::pool::threads;
+use ops::{Precision, Stopped, check_stop};
 
 use super::config::{Fit, Keep};
 use super::history::History;
@@ -55,9 +55,7 @@ impl<M: Clone> Training<M> {
     /// the time to go, and a button that stops the training. When the training has ended the panel becomes a picture.
     pub fn monitor(&self) -> Output {
         if is_unattended() {
-            while self.is_running() {
-                thread::sleep(Duration::from_millis(50));
-            }
+            let _ = self.watch_until_end(); // after Stop the panel shows how far it has come
         }
         panel(&self.folder)
     }
@@ -65,9 +63,14 @@ impl<M: Clone> Training<M> {
     /// Waits for the end, and gives a copy of the trained network and the course of the training: the same each time it is
     /// asked.
     ///
+    /// The notebook's Stop button ends the waiting, not the training.
+    ///
     /// # Errors
-    /// What ended the training. The folder keeps the network of its end, `end.safetensors`.
+    /// What ended the training, whose folder keeps the network of its end, `end.safetensors`; or that the waiting was stopped.
     pub fn wait(&self) -> Result<(M, History)> {
+        self.watch_until_end().context(
+            "the training goes on; wait() waits again, and training.stop() would end it",
+        )?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Running(_) = *state {
             let State::Running(thread) = std::mem::replace(&mut *state, State::Ending) else {
@@ -90,6 +93,15 @@ impl<M> Training<M> {
     /// Ends the training after its current batch. What it has learnt until then is kept: [`wait`](Training::wait) gives it.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when the training has ended, or when the notebook's Stop button was pressed.
+    fn watch_until_end(&self) -> Result<(), Stopped> {
+        while self.is_running() {
+            check_stop()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Whether it still trains.

@@ -66,7 +66,7 @@ pub struct History {
     pub epochs: Vec<Epoch>,
     /// The loss of every batch.
     pub batch_losses: Vec<f64>,
-    /// Whether an observer ended the training before its time.
+    /// Whether the training was ended before its time: by the notebook's Stop button, its panel's, or an observer.
     pub stopped: bool,
 }
 

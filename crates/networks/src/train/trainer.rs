@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
-use ops::check_memory;
 use ops::pool::{Pool, with_pool, workers};
+use ops::{check_memory, is_stop_asked};
 use tch::{Kind, Tensor};
 
 use super::config::{self, Fit, Keep};
@@ -224,7 +224,7 @@ impl<M: Model> Trainer<M> {
             let told = observer.epoch(&plan, &epoch);
             state.swap_average()?;
             state.history.epochs.push(epoch);
-            state.history.stopped = flow.is_break() || told.is_break();
+            state.history.stopped = flow.is_break() || told.is_break() || is_stop_asked();
             // An epoch that was cut short is not saved: a resumed run would miss the rest of it.
             if let (Some(path), ControlFlow::Continue(())) = (checkpoint, flow) {
                 unsaved = state.save(path).err();
@@ -272,7 +272,7 @@ impl<M: Model> Trainer<M> {
             }
             sum += loss * batch.len() as f64;
             seen += batch.len();
-            if observer.batch(&plan, steps, loss).is_break() {
+            if observer.batch(&plan, steps, loss).is_break() || is_stop_asked() {
                 return Ok((sum / seen as f64, ControlFlow::Break(())));
             }
         }
@@ -295,7 +295,7 @@ impl<M: Model> Trainer<M> {
         )
     }
 
-    /// Mean loss and score over all held-out images, if there are any.
+    /// Mean loss and score over all held-out images, if there are any and nobody asks for an end.
     fn validate(&self, (pool, workers): (&Workers, usize)) -> Result<Option<Validation>> {
         let held_out: Vec<i64> = (0..self.plan.validation as i64).collect();
         if held_out.is_empty() {
@@ -304,6 +304,9 @@ impl<M: Model> Trainer<M> {
         let (mut loss, mut score) = (0.0, Some(0.0));
         let batches: Vec<&[i64]> = held_out.chunks(VALIDATION_BATCH).collect();
         for turn in batches.chunks(workers) {
+            if is_stop_asked() {
+                return Ok(None);
+            }
             let outputs = pool.run(turn.iter().map(|batch| Task::Validate(batch.to_vec())))?;
             for (output, batch) in outputs.into_iter().zip(turn) {
                 let (output, images) = (output?, batch.len() as f64);
