@@ -227,7 +227,7 @@ impl Worker {
 
     /// Images a second through the network, and the cross-entropy of what came out.
     fn infer(&self, request: &Request) -> Result<Value> {
-        seed(1);
+        set_seed(1);
         let cnn = lesson()?;
         let clean = self.mnist.test.images(request.images)?;
         let noisy = add_noise(&clean, NOISE)?;

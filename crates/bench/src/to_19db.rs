@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let mnist = Mnist::load_from(&arguments.mnist)?;
     let (train, _) = mnist.train.hold_out(HELD_OUT)?;
-    seed(arguments.seed);
+    set_seed(arguments.seed);
     let clean = mnist.test.images(mnist.test.len())?;
     let noisy = add_noise(&clean, NOISE)?;
     let mut cnn = Network::new([28, 28, 1], lesson_cnn())?

@@ -26,10 +26,28 @@ pub static lesson_stop: AtomicBool = AtomicBool::new(false);
 /// Through this the handler of the signal wakes the thread that waits for it.
 static PRESSES: AtomicI32 = AtomicI32::new(-1);
 
-/// An interrupt goes to all processes of a kernel: those that run no cells ignore it.
+/// An interrupt goes to all processes of a kernel, and leaves those alone that run no cells. It is blocked besides, since the compiler
+/// sets a handler of its own and would give up.
 pub fn let_pass() {
-    // SAFETY: Nothing of ours is called.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+    // SAFETY: Nothing of ours is called, and the set is made before it is read.
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+        block(libc::SIG_BLOCK);
+    }
+}
+
+/// Blocks interrupts, or lets them come again, in this thread and those that it starts.
+///
+/// # Safety
+/// `how` is one of the system's constants for that.
+unsafe fn block(how: c_int) {
+    // SAFETY: The set is made before it is read.
+    unsafe {
+        let mut interrupts: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut interrupts);
+        libc::sigaddset(&mut interrupts, libc::SIGINT);
+        libc::pthread_sigmask(how, &interrupts, std::ptr::null_mut());
+    }
 }
 
 /// From now on interrupts are requests.
@@ -47,6 +65,7 @@ pub fn start() {
         action.sa_sigaction = on_interrupt as *const () as usize;
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
+        block(libc::SIG_UNBLOCK);
     }
 }
 

@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
     let mnist = Mnist::load()?;
-    seed(1);
+    set_seed(1);
     let clean = mnist.test.images(1_000)?;
     let noisy = add_noise(&clean, 0.5)?;
     let ten = clean.narrow(0, 0, 10);

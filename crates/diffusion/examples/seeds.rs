@@ -16,7 +16,7 @@ fn main() -> Result<()> {
         .map_or(Ok(48), |text| text.parse())?;
     let mnist = Mnist::load()?;
     let (_, few) = mnist.train.hold_out(5_120)?;
-    seed(1);
+    set_seed(1);
     let noisy = add_noise(&mnist.test.images(1000)?, 0.5)?;
     println!("        --- Keras's weights ---   - calibrated weights --");
     println!("seed    units alive   mean loss   units alive   mean loss");

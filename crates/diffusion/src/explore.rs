@@ -26,7 +26,7 @@ const STEPS: usize = 8;
 /// A slider over noise levels: original, noisy and denoised digits, with PSNR and SSIM.
 ///
 /// `clean` is `(N, 1, 28, 28)` in `[0, 1]`; ten digits fill the page. The noise is the same at every level, only
-/// stronger, and comes from the generator that [`seed`](crate::rng::seed) sets.
+/// stronger, and comes from the generator that [`set_seed`](crate::rng::set_seed) sets.
 ///
 /// ```no_run
 /// use diffusion::prelude::*;

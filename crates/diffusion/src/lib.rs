@@ -43,6 +43,8 @@ pub mod scores;
 pub mod unet;
 
 pub use networks::{network, objective, pairs, rng, train};
+// So that a notebook can name every type: evcxr writes out the type of a `let` that has none.
+pub use {anyhow, figures, ndarray, ops, tch};
 
 /// What notebook cells need: `use diffusion::prelude::*;`. The rest is at hand by the name of its module.
 pub mod prelude {
@@ -69,7 +71,7 @@ pub mod prelude {
     };
     pub use networks::objective::{Adam, Loss, Sgd, binary_cross_entropy, mean_squared_error};
     pub use networks::pairs::Pairs;
-    pub use networks::rng::{Rng, seed};
+    pub use networks::rng::{Rng, set_seed};
     pub use networks::train::{Fit, History, Training};
     pub use tch::{Device, Kind, Tensor};
 }

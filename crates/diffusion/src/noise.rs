@@ -11,7 +11,7 @@ use crate::rng::Rng;
 /// `x_noisy = clip(x + level · ε, 0, 1)`, `ε ~ N(0, 1)` for each pixel. `level` is the standard
 /// deviation in units of the pixel range: 0 changes nothing, 0.5 is the lesson's, and from about
 /// 1 on little is left to see. Any shape; the result has the same one. `ε` comes from the
-/// generator that [`seed`](crate::rng::seed) sets.
+/// generator that [`set_seed`](crate::rng::set_seed) sets.
 ///
 /// # Errors
 /// A level that is negative, infinite or not a number; a tensor of whole numbers.

@@ -59,7 +59,7 @@ fn check_shape(data: &serde_json::Value, frames: usize, rows: &[&str]) {
 
 #[test]
 fn a_noise_explorer_has_a_picture_and_scores_for_every_level() {
-    seed(1);
+    set_seed(1);
     let cnn = Network::new([28, 28, 1], lesson_cnn()).unwrap().seeded(26);
     let explorer = noise_explorer(&cnn, &digits(10));
     let data = data(&explorer);
@@ -83,7 +83,7 @@ fn a_noise_explorer_has_a_picture_and_scores_for_every_level() {
 
 #[test]
 fn a_diffusion_explorer_ends_with_the_image_and_keeps_its_size_over_many_steps() {
-    seed(1);
+    set_seed(1);
     let sampler = Sampler::ddim(200);
     let explorer = diffusion_explorer(&unet(200), &sampler, &digits(8), &[None; 8]);
     let data = data(&explorer);
@@ -96,7 +96,7 @@ fn a_diffusion_explorer_ends_with_the_image_and_keeps_its_size_over_many_steps()
 
 #[test]
 fn a_guidance_explorer_has_a_frame_for_each_class_and_strength() {
-    seed(1);
+    set_seed(1);
     let noise = Tensor::randn([5, 1, 28, 28], (Kind::Float, Device::Cpu));
     let data = data(&guidance_explorer(&unet(100), &noise));
     check_shape(&data, 40, &["drawn"]);

@@ -67,7 +67,7 @@ fn the_same_settings_give_the_same_weights_whatever_else_is_drawn() {
         let train = |disturb: bool, seed: u64| {
             let mut cnn = lesson();
             if disturb {
-                diffusion::prelude::seed(99);
+                diffusion::prelude::set_seed(99);
             }
             let config = Fit {
                 validation: 100,

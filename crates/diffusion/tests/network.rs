@@ -125,7 +125,7 @@ fn the_calibrated_initialisation_has_the_mean_brightness_and_keeps_its_units_ali
     let mnist = Mnist::load().unwrap();
     let (_, few) = mnist.train.hold_out(5_120).unwrap();
     let few = few.noisy(0.5).unwrap();
-    seed(1);
+    set_seed(1);
     let noisy = add_noise(&mnist.test.images(1000).unwrap(), 0.5).unwrap();
     let mean = |images: &Tensor| images.mean(Kind::Double).double_value(&[]);
     let brightness = mean(&mnist.train.images(60_000).unwrap());

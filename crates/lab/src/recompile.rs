@@ -178,14 +178,63 @@ fn pass_on(words: ChildStderr) -> Result<()> {
         let line = line.context("cannot read what the compiler says")?;
         match serde_json::from_slice::<Value>(&line) {
             Ok(said) if said["$message_type"] == "artifact" => {}
-            Ok(said) => writeln!(out, "{}", in_cargos_words(said))?,
+            Ok(said) => writeln!(out, "{}", in_cargos_words(advised(said)))?,
             Err(_) => eprintln!("{}", String::from_utf8_lossy(&line)),
         }
     }
     Ok(())
 }
 
+/// The compiler's message, with advice for a notebook where the compiler's own is for a program: a variable that hides a function of the
+/// same name stays until it is forgotten.
+fn advised(mut message: Value) -> Value {
+    if message["code"]["code"] != "E0618" {
+        return message;
+    }
+    let spans = message["spans"].as_array();
+    let labels = spans
+        .into_iter()
+        .flatten()
+        .filter_map(|span| span["label"].as_str());
+    let name = labels
+        .filter_map(|label| label.strip_prefix('`')?.split_once("` has type"))
+        .next();
+    let Some((name, _)) = name else {
+        return message;
+    };
+    let advice = format!(
+        "the variable `{name}` hides the function `{name}`. Call the variable something else; \
+         this cell forgets it: let {name} = String::new(); drop({name});"
+    );
+    if let Some(children) = message["children"].as_array_mut() {
+        // evcxr shows a child that has a place, and one outside the cell below the cell's lines.
+        children.push(json!({"level": "help", "message": advice, "spans": [{}], "children": []}));
+    }
+    message
+}
+
 /// One of the compiler's messages as cargo passes it on.
 fn in_cargos_words(message: Value) -> Value {
     json!({"reason": "compiler-message", "target": {"name": CELL}, "message": message})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hidden_function_is_explained() {
+        let message = |code: &str, label: &str| json!({"code": {"code": code}, "spans": [{"label": null}, {"label": label}], "children": []});
+        let hidden = advised(message("E0618", "`psnr` has type `f64`"));
+        let words = hidden["children"][0]["message"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(words.contains("drop(psnr);"), "{hidden}");
+        for other in [
+            message("E0618", "call expression"),
+            message("E0308", "`x` has type `f64`"),
+        ] {
+            assert_eq!(advised(other.clone()), other);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Seeded randomness: on one machine the same seed gives the same picture on every run.
 //!
-//! There are two generators. [`seed`] sets libtorch's own generator, from which a cell's
+//! There are two generators. [`set_seed`] sets libtorch's own generator, from which a cell's
 //! `add_noise` draws; it lives in the libtorch library and so is one and the same for
 //! all cells of a notebook (a Rust `static` is not: every cell links its own copy of this crate).
 //! [`Rng`] is a generator that its owner holds: training uses one for each purpose, so that a
@@ -22,14 +22,14 @@ use tch::Tensor;
 ///
 /// # fn main() -> anyhow::Result<()> {
 /// let clean = Tensor::zeros([1, 1, 28, 28], (Kind::Float, tch::Device::Cpu));
-/// seed(7);
+/// set_seed(7);
 /// let first = add_noise(&clean, 0.5)?;
-/// seed(7);
+/// set_seed(7);
 /// assert_eq!(first, add_noise(&clean, 0.5)?);
 /// # Ok(())
 /// # }
 /// ```
-pub fn seed(seed: u64) {
+pub fn set_seed(seed: u64) {
     // libtorch takes 64 bits of either sign.
     tch::manual_seed(seed.cast_signed());
 }
