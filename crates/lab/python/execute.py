@@ -12,6 +12,10 @@ After a failed cell the rest of the notebook still runs, so that one run tells a
 its variables are lost (a timeout, a dead process, a dead kernel), for then everything fails.
 Cells are numbered by their position among the code cells, from 1; 0 is the notebook as a whole
 (not a notebook, or its kernel did not start).
+
+With `--twice` each cell is run twice in a row, as a learner does, and must show the same again. A cell whose figures
+cannot be the same (seconds, the number of a run) says so in its metadata, `"varies": "the reason"`: of such a cell
+only the words are compared.
 """
 
 import argparse
@@ -77,7 +81,32 @@ def failure_with_tags(cell, result: Result, limit: float):
     return found
 
 
-def run_cells(notebook, kernel: Kernel, limit: float, progress) -> tuple[list, list]:
+def seen(result: Result, words_only: bool) -> list[str]:
+    """What a reader sees of a cell, each kind of output by itself, as streams may come in another order."""
+    shown = [result.text("stdout"), result.text("stderr")]
+    shown += [f"{mime}: {value}" for o in result.outputs for mime, value in sorted(o.get("data", {}).items())]
+    if words_only:
+        shown = [re.sub(r"data:image/[^\"]*|[\d.,█░]+|<svg.*?</svg>", "…", text, flags=re.S) for text in shown]
+    return [re.sub(r" +", " ", plain(text)) for text in shown]
+
+
+def another(cell, first: Result, second: Result):
+    """What differs when a cell is run again, or None."""
+    reason = cell.metadata.get("varies")
+    if reason is not None and not str(reason).strip():
+        return "its metadata says that it varies, without a reason"
+    before, after = (seen(result, bool(reason)) for result in (first, second))
+    if before == after:
+        return None
+    if len(before) != len(after):
+        return f"it showed {len(before)} outputs, and {len(after)} when it was run again"
+    old, new = next((old, new) for old, new in zip(before, after) if old != new)
+    at = next((i for i, (a, b) in enumerate(zip(old, new)) if a != b), min(len(old), len(new)))
+    part = slice(max(0, at - 60), at + 60)
+    return f"run again, it shows something else:\n  first …{old[part]}…\n  then  …{new[part]}…"
+
+
+def run_cells(notebook, kernel: Kernel, limit: float, twice: bool, progress) -> tuple[list, list]:
     """Runs the code cells, leaves their outputs in the notebook, and returns the failures and the seconds of each cell."""
     failures, seconds, cells = [], [], [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(cells, 1):
@@ -96,7 +125,13 @@ def run_cells(notebook, kernel: Kernel, limit: float, progress) -> tuple[list, l
             if output.get("name") == "stderr":
                 output.text = plain(output.text) + "\n"
         found = failure_with_tags(cell, result, limit)
-        lost = result.ended != "idle" or any(DIED in o.get("evalue", "") for o in cell.outputs)
+        if twice and not found and result.ended == "idle":
+            again = kernel.run(cell.source, limit)
+            found = failure_with_tags(cell, again, limit)
+            if not found and (differs := another(cell, result, again)):
+                found = "error", differs
+            result = again
+        lost = result.ended != "idle" or any(DIED in o.get("evalue", "") for o in result.outputs)
         if found:
             kind, text = found
             if result.ended == DEAD:
@@ -142,7 +177,9 @@ def run_notebook(path: Path, arguments, progress) -> dict:
     else:
         try:
             with Kernel(path.parent, arguments.out / f"{path.stem}.log") as kernel:
-                failures, seconds_of_cells = run_cells(notebook, kernel, arguments.timeout, progress)
+                failures, seconds_of_cells = run_cells(
+                    notebook, kernel, arguments.timeout, arguments.twice, progress
+                )
         except DidNotStart as error:
             failures = [{"cell": 0, "kind": "error", "text": str(error)}]
         save(nbformat.writes(notebook), arguments.out / path.name)
@@ -190,6 +227,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where results go")
     parser.add_argument("--timeout", type=float, required=True, help="seconds for one cell")
     parser.add_argument("--update", action="store_true", help="write back over the originals")
+    parser.add_argument("--twice", action="store_true", help="each cell twice in a row")
     parser.add_argument("--no-html", action="store_true", help="no pages")
     parser.add_argument("notebooks", type=Path, nargs="+", help="the originals")
     arguments = parser.parse_args()

@@ -40,6 +40,7 @@ class Server:
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"),
             "JUPYTER_TOKEN": self.token,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "server"),
         }
         options = {
             "ServerApp.ip": "127.0.0.1",
@@ -48,7 +49,9 @@ class Server:
             "ServerApp.root_dir": folder,
             "ServerApp.open_browser": False,
             "ServerApp.allow_root": True,
-            "LabApp.expose_app_in_browser": True,  # as `make lab` does
+            # As `make lab` does.
+            "LabApp.expose_app_in_browser": True,
+            "ServerApp.kernel_websocket_connection_class": "lesson_server.Connection",
         }
         self.command = [sys.executable, "-m", "jupyterlab", *(f"--{key}={value}" for key, value in options.items())]
         self.process = None

@@ -75,7 +75,8 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
     hub.args(["-m", "jupyterhub", "--log-level=WARN", "-f"])
         .arg(ours(layout, "hub_config.py"))
         .current_dir(&folder)
-        .env("LESSON_CLASS", lesson.to_string());
+        .env("LESSON_CLASS", lesson.to_string())
+        .env("PYTHONPATH", jupyter::python_path(layout));
     let url = format!("http://{}:{}", args.host, args.port);
     if measuring {
         let mut hub = hub.spawn().context("cannot start JupyterHub")?;

@@ -1,6 +1,7 @@
 //! `lab jupyter`: JupyterLab on the notebooks, on this machine only, with a token.
 
 use std::env;
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -29,7 +30,8 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
         "--ServerApp.root_dir={}",
         layout.notebooks().display()
     ))
-    .args(settings());
+    .args(settings())
+    .env("PYTHONPATH", python_path(layout));
     let no_screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"]
         .iter()
         .all(|name| env::var_os(name).is_none());
@@ -43,7 +45,7 @@ pub fn jupyter(layout: &Layout, port: Option<u16>) -> Result<()> {
 }
 
 /// What a server needs for the lesson, alone or in a class.
-pub fn settings() -> [&'static str; 4] {
+pub fn settings() -> [&'static str; 5] {
     [
         // A new notebook is a Rust notebook.
         "--MultiKernelManager.default_kernel_name=rust",
@@ -53,5 +55,17 @@ pub fn settings() -> [&'static str; 4] {
         "--LabApp.expose_app_in_browser=True",
         // On this machine only and with a token, it does no harm as root, which containers are.
         "--ServerApp.allow_root=True",
+        // Shift-Tab within a name or a call, and a word about cells of which the kernel makes nothing.
+        "--ServerApp.kernel_websocket_connection_class=lesson_server.Connection",
     ]
+}
+
+/// Python's path with the folder of that class.
+pub fn python_path(layout: &Layout) -> OsString {
+    let mut path = layout.root.join("crates/lab/server").into_os_string();
+    if let Some(rest) = env::var_os("PYTHONPATH").filter(|rest| !rest.is_empty()) {
+        path.push(":");
+        path.push(rest);
+    }
+    path
 }

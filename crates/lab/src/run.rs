@@ -39,6 +39,9 @@ pub struct RunArgs {
     /// When nothing failed, write the executed notebooks over the originals
     #[arg(long)]
     pub update: bool,
+    /// Run each cell twice in a row, and fail if it shows something else the second time
+    #[arg(long)]
+    pub twice: bool,
     /// Make no HTML pages
     #[arg(long)]
     pub no_html: bool,
@@ -85,6 +88,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         .arg(args.timeout.to_string());
     runner
         .args(args.update.then_some("--update"))
+        .args(args.twice.then_some("--twice"))
         .args(args.no_html.then_some("--no-html"));
     become_program(runner.args(originals))
 }

@@ -77,3 +77,19 @@ fn every_function_works_in_a_let_without_a_type() {
 fn a_hidden_function_is_explained_and_comes_back() {
     part("hidden", 0);
 }
+
+#[test]
+fn shift_tab_shows_the_documentation_within_a_name_and_a_call() {
+    part("shift_tab", 0);
+}
+
+#[test]
+#[ignore = "slow: make test-long"]
+fn tab_and_shift_tab_are_answered_everywhere() {
+    part("tab", 0);
+}
+
+#[test]
+fn a_cell_of_which_the_kernel_makes_nothing_gets_a_word_from_the_server() {
+    part("words", 0);
+}

@@ -242,6 +242,24 @@ fn a_cell_over_its_time_limit_is_stopped() {
 }
 
 #[test]
+fn a_cell_that_shows_something_else_when_it_is_run_again_is_found() {
+    let out = out("again");
+    let output = lab(&["--twice", "--no-html"], &out, &[notebook("again.ipynb")]);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert_failures(
+        &report(&out),
+        "again.ipynb",
+        &printed,
+        &[
+            (2, "error", "run again, it shows something else"),
+            (5, "error", "without a reason"),
+            (7, "compile", "cannot find value `text`"),
+        ],
+    );
+}
+
+#[test]
 fn an_update_changes_nothing_the_second_time() {
     let out = out("update");
     let original = out.join("good.ipynb");

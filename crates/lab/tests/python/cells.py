@@ -3,6 +3,7 @@
 Each part is a function. It raises AssertionError with all that a person needs to see what went wrong.
 """
 
+import json
 import random
 import re
 import sys
@@ -11,9 +12,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
-sys.path.insert(0, str(ROOT / "crates/lab/python"))
+for folder in ("python", "server"):
+    sys.path.insert(0, str(ROOT / "crates/lab" / folder))
 
 from kernel import Kernel, Result  # noqa: E402
+from lesson_server import question, unfinished  # noqa: E402
 
 DIGITS = """let mnist: Mnist = Mnist::load()?;
 let clean: Tensor = mnist.test.images(10)?;
@@ -339,6 +342,67 @@ def hidden(cells: Cells, _):
         assert f"the variable `{name}` hides the function" in words and forget in words, words
         cells.well(forget)
         cells.well(use)
+
+
+def asked(cells: Cells, kind: str, code: str, cursor: int) -> tuple[dict, float]:
+    """The kernel's answer to Tab (`complete`) or Shift-Tab (`inspect`), and how long it took."""
+    client, start = cells.kernel.client, time.monotonic()
+    request = getattr(client, kind)(code, cursor)
+    answer = cells.kernel._next(client.get_shell_msg, request, 20)
+    assert answer, f"no answer to {kind} at {cursor} of {code!r}"
+    return answer["content"], time.monotonic() - start
+
+
+def tab(cells: Cells, times: int):
+    """Tab and Shift-Tab at every ninth position of the notebooks' cells: an answer within 2 s, and a kernel that lives.
+
+    `times` notebooks from the first on, or all. Shift-Tab asks as JupyterLab's server does.
+    """
+    slowest, positions, found = 0.0, 0, 0
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))[: times or None]:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code":
+                continue
+            code = "".join(cell["source"])
+            for cursor in range(0, len(code), 9):
+                for kind, place in (("complete", (code, cursor)), ("inspect", question(code, cursor))):
+                    answer, seconds = asked(cells, kind, *place)
+                    where = f"{path.name}: {kind} at {cursor} of {code!r}"
+                    assert seconds < 2, f"{where} took {seconds:.1f} s"
+                    slowest, positions = max(slowest, seconds), positions + 1
+                    found += bool(answer.get("found"))
+            cells.answers(f"Tab in {code!r}")
+    print(f"{positions} answers, the slowest after {slowest:.2f} s; Shift-Tab showed something {found} times")
+
+
+def shift_tab(cells: Cells, _):
+    """Shift-Tab within a name and between the brackets of a call, as JupyterLab's server asks."""
+    for code, marked in (
+        ("let x: Tensor = add_noise(&clean, 0.5)?;", "add_n|oise"),
+        ("let x: Tensor = add_noise(&clean, 0.5)?;", "0.|5"),
+        ("let x: Tensor = add_noise(&clean, 0.5)?;", "&clean,| "),
+        ('rows(&[("original", &clean), ("noisy", &add_noise(&clean, 0.5)?)])', "&clean, 0|.5"),
+        ('rows(&[("original", &clean), ("noisy", &noisy)])', '"orig|inal"'),
+        ("clean.reshape([10, 784]).mean(Kind::Float)", "resh|ape"),
+        ("clean.reshape([10, 784]).mean(Kind::Float)", "10,| 784"),
+        ("let fit: Fit = Fit { epochs: 2, ..Fit::default() };", "epochs:| 2"),
+    ):
+        cursor = code.index(marked.replace("|", "")) + marked.index("|")
+        answer, seconds = asked(cells, "inspect", *question(code, cursor))
+        assert answer["found"] and seconds < 2, f"{marked} in {code!r}: {answer}, {seconds:.1f} s"
+
+
+def words(_, __):
+    """What the server says about cells of which the kernel makes nothing, and that it says nothing about the lesson's."""
+    for code in MUTE:
+        assert unfinished(code), code
+    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            code = "".join(cell["source"])
+            assert cell["cell_type"] != "code" or not unfinished(code), f"{path.name}: {unfinished(code)}\n{code}"
+    for code in ("// }", "/* /* */ } */", 'r#"}"# ', "'}';", '"\\"}";', "let a: &'static str = \"{\";", ""):
+        assert not unfinished(code), f"{code!r}: {unfinished(code)}"
 
 
 def main():
