@@ -4,11 +4,11 @@
 //! pictures and its text go to standard output. This library is loaded into that process before anything else (`LD_PRELOAD`, set by the
 //! launcher), and stands between cells and those lines:
 //!
-//! - **Stop** ([`stop`]): Jupyter's interrupt sets a flag that loops look at, in place of killing the process and all variables;
-//! - **text** ([`text`]): a line that evcxr must see begins a line, whatever was printed before it; lines of a thread that an earlier cell
+//! - **Stop** (`stop`): Jupyter's interrupt sets a flag that loops look at, in place of killing the process and all variables;
+//! - **text** (`text`): a line that evcxr must see begins a line, whatever was printed before it; lines of a thread that an earlier cell
 //!   started are marked;
-//! - **errors** ([`errors`]): of a panic or an error of libtorch the cause and the cell's line are shown, without stacks;
-//! - **keyboard** ([`keyboard`]): reading standard input ends at once, instead of taking evcxr's next command or waiting for ever.
+//! - **errors** (`errors`): of a panic or an error of libtorch the cause and the cell's line are shown, without stacks;
+//! - **keyboard** (`keyboard`): reading standard input ends at once, instead of taking evcxr's next command or waiting for ever.
 //!
 //! In every other process (the kernel itself, compilers) it does no more than let interrupts pass by. Only glibc's Linux is served; elsewhere
 //! the kernel works as it comes.
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn read(file: c_int, bytes: *mut c_void, count: size_t) ->
     unsafe { libc::syscall(libc::SYS_read, file, bytes, count) as ssize_t }
 }
 
-/// The system's `write`, except for what [`text`] and [`errors`] do to a cell's words.
+/// The system's `write`, except for what `text` and `errors` do to a cell's words.
 ///
 /// # Safety
 /// As the system's.
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn write(file: c_int, bytes: *const c_void, count: size_t)
     unsafe { libc::syscall(libc::SYS_write, file, bytes, count) as ssize_t }
 }
 
-/// The system's `writev`, as [`write`].
+/// The system's `writev`, as [`write()`].
 ///
 /// # Safety
 /// As the system's.

@@ -17,7 +17,7 @@ static RUNNING: AtomicBool = AtomicBool::new(false);
 static CELLS: AtomicU64 = AtomicU64::new(0);
 /// When the last one was, in the system's ticks since it started.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
-/// What [`lesson_at_end_of_cell`] was given.
+/// What `lesson_at_end_of_cell` was given.
 static AT_END: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The variable that loads this library, and what it was before, if it was set.

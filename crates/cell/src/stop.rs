@@ -1,6 +1,6 @@
 //! Jupyter's interrupt, as a request that loops look at.
 //!
-//! The first interrupt of a cell sets a flag. The library's loops ([`lesson_stop`] is what they read) end by it within a second, and all variables
+//! The first interrupt of a cell sets a flag. The library's loops (`lesson_stop` is what they read) end by it within a second, and all variables
 //! stay. A cell that does not look at the flag is told so after two seconds; a second interrupt then ends the process.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};

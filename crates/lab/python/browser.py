@@ -5,7 +5,8 @@ the picture with the three rows, changes the noise factor in its cell, runs that
 picture's again and waits for the picture to change. Cells are found by their tags: `noise-factor`
 (reads like `let noise: f64 = 0.5;`) and `three-rows`. Its explorers are moved by keyboard and by mouse. Then it
 watches a training in a notebook of its own: the panel must follow it, its button must stop it, the notebook must keep
-what the panel showed last, and the training must go on when it is resumed. It presents the notebook as slides inside
+what the panel showed last, and the training must go on when it is resumed. In another it presses Stop during a training, and
+goes on with the variables. It presents the notebook as slides inside
 JupyterLab, running cells as a teacher would, and visits the pages that need no network (`static_pages`). With
 `--every` it runs every notebook to its end instead; with `--gallery` nothing is run, and pictures are taken of
 all notebooks as they look after `git clone`: saved outputs, not trusted.
@@ -258,17 +259,83 @@ TRAINING = [
 """A notebook that trains in the background: source and tag of each cell."""
 
 
-def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
-    """A training is watched, and stopped by its button; the notebook keeps what the panel showed last."""
+STOPPING = [
+    (":dep diffusion = { path = \"../crates/diffusion\" }\nuse diffusion::prelude::*;", ""),
+    (
+        "let mnist: Mnist = Mnist::load()?;\n"
+        "let clean: Tensor = mnist.test.images(10)?;\n"
+        "let mut cnn: Network = Network::new([28, 28, 1], lesson_cnn())?.seeded(26);\n"
+        "cnn.compile(Adam::new(0.001), Loss::BinaryCrossEntropy);\n"
+        "let history: History = cnn.fit(&mnist.train.noisy(0.5)?, &Fit { epochs: 50, ..Fit::default() })?;",
+        "fit",
+    ),
+    (
+        "println!(\"stopped: {}\", history.stopped);\n"
+        "rows(&[(\"original\", &clean)]).evcxr_display();\n"
+        "rows(&[(\"denoised\", &cnn.predict(&add_noise(&clean, 0.5)?)?)]).evcxr_display();",
+        "two-pictures",
+    ),
+    ("clean.reshape(&[7, 7])", "error"),
+    ("use diffusion::", "half"),
+]
+"""A notebook whose training is stopped; what it defined before is used afterwards."""
+
+
+def own_notebook(page: Page, server: Server, folder: Path, name: str, sources: list) -> Notebook:
+    """A notebook of these cells (source and tag), written and opened."""
     cells = [
         {"cell_type": "code", "id": f"cell-{at}", "metadata": {"tags": [tag] if tag else []}, "source": source,
          "outputs": [], "execution_count": None}
-        for at, (source, tag) in enumerate(TRAINING)
+        for at, (source, tag) in enumerate(sources)
     ]
     kernel = {"kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"}}
-    path = folder / "watched_training.ipynb"
-    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
-    notebook = Notebook(page, server, path.name, folder)
+    content = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (folder / name).write_text(json.dumps(content))
+    return Notebook(page, server, name, folder)
+
+
+def stop(page: Page, server: Server, folder: Path, out: Path, seconds: float):
+    """The interrupt button ends a training, and the notebook goes on with its variables; an error is short; two pictures show."""
+    notebook = own_notebook(page, server, folder, "stopped.ipynb", STOPPING)
+    notebook.run_cell(page.locator('.jp-Notebook .jp-Cell[data-windowed-list-index="0"]'), seconds)
+    fit = notebook.tagged("fit")
+    fit.locator(".jp-InputArea-prompt").click()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("document.body.innerText.includes('Training on ')", timeout=60_000)
+    page.wait_for_timeout(1_500)
+    start = time.monotonic()
+    page.click('[data-command="notebook:interrupt-kernel"]')
+    wait_for_number(page, fit, notebook.name, 10)
+    took = time.monotonic() - start
+    pictures = notebook.tagged("two-pictures")
+    notebook.run_cell(pictures, seconds)
+    if "stopped: true" not in pictures.inner_text() or pictures.locator("img").count() != 2:
+        raise Failed(f"{notebook.name}: the variables are gone, or two pictures are not two: {pictures.inner_text()[-500:]}")
+    pictures.screenshot(path=out / "two-pictures.png")
+    failing = notebook.tagged("error")
+    failing.locator(".jp-InputArea-prompt").click()
+    page.keyboard.press("Control+Enter")
+    wait_for_number(page, failing, notebook.name, seconds)
+    page.wait_for_timeout(500)
+    words = failing.locator(FAILED).all_inner_texts()
+    lines = "\n".join(words).strip().splitlines()
+    if not lines or not lines[0].startswith("shape '[7, 7]' is invalid") or len(lines) > 6:
+        raise Failed(f"{notebook.name}: expected a short error, found {words}")
+    failing.screenshot(path=out / "short-error.png")
+    half = notebook.tagged("half")
+    half.locator(".jp-InputArea-prompt").click()
+    page.keyboard.press("Control+Enter")
+    wait_for_number(page, half, notebook.name, seconds)
+    page.wait_for_timeout(500)
+    if "does not end" not in half.inner_text():
+        raise Failed(f"{notebook.name}: nothing is said about a half-typed cell: {half.inner_text()}")
+    print(f"  Stop ended a training after {took:.1f} s, its variables are there; an error has {len(lines)} lines", flush=True)
+
+
+def watch(page: Page, server: Server, folder: Path, out: Path, seconds: float):
+    """A training is watched, and stopped by its button; the notebook keeps what the panel showed last."""
+    notebook = own_notebook(page, server, folder, "watched_training.ipynb", TRAINING)
+    path = folder / notebook.name
     first = page.locator('.jp-Notebook .jp-Cell[data-windowed-list-index="0"]')
     for cell in (first, notebook.tagged("begin"), notebook.tagged("panel")):
         notebook.run_cell(cell, seconds)
@@ -411,9 +478,10 @@ def main() -> int:
                 notebook.check_console()
                 page.goto("about:blank")
                 server.stop_kernels()
-                watch(page, server, arguments.work, arguments.out, arguments.timeout)
-                page.goto("about:blank")
-                server.stop_kernels()
+                for visit in (watch, stop):
+                    visit(page, server, arguments.work, arguments.out, arguments.timeout)
+                    page.goto("about:blank")
+                    server.stop_kernels()
                 present(page, server, arguments.notebook, arguments.out, arguments.timeout)
                 page.close()
                 static_pages.visit_slides(chromium, arguments.work, arguments.out)

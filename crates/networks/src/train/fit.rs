@@ -18,6 +18,9 @@ impl Network {
     /// Trains the network on pairs, and prints a line for each epoch: the loss, and on held-out images the loss and a
     /// score, PSNR in decibels for images and accuracy in percent for classes.
     ///
+    /// The notebook's Stop button ends it after the current batch: the history says so, and the network keeps its best weights with
+    /// [`Keep::Best`](super::Keep::Best), else those of that moment.
+    ///
     /// A second `fit` goes on where the first one ended, with the optimizer's state and the next epoch's noise and order of
     /// images; [`compile`](Network::compile) begins anew, but keeps the weights. On one machine the same settings, precision
     /// and threads among them, give the same weights, whatever else is drawn meanwhile; elsewhere they differ by rounding.
@@ -102,10 +105,14 @@ impl Network {
 /// # Errors
 /// As [`Network::fit`].
 pub fn fit<M: Model>(model: &mut M, data: &M::Data, fit: &Fit) -> Result<History> {
-    match fit.quiet {
-        true => fit_with(model, data, fit, &mut ()),
-        false => fit_with(model, data, fit, &mut PrintLines::default()),
+    if fit.quiet {
+        return fit_with(model, data, fit, &mut ());
     }
+    let history = fit_with(model, data, fit, &mut PrintLines::default())?;
+    if history.stopped {
+        println!("Stopped: the network keeps what it has learnt until now.");
+    }
+    Ok(history)
 }
 
 /// [`Network::fit_with`] of any model.
