@@ -14,7 +14,7 @@ use crate::{toolchain, tools};
 /// The crate, from the clone's root.
 const CRATE: &str = "crates/cell";
 /// The systems' variable for libraries that are loaded before a program.
-const PRELOAD: &str = "LD_PRELOAD";
+pub const PRELOAD: &str = "LD_PRELOAD";
 /// What it was, so that programs which a cell starts can have it so.
 const PRELOAD_BEFORE: &str = "LESSON_PRELOAD_BEFORE";
 

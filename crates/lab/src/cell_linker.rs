@@ -3,6 +3,7 @@
 //! To link a cell, a linker reads the 80 libraries below the support crate and copies what the cell needs: 140 ms, half of what the
 //! compiler takes. So they are linked once, all of them and whole, into one shared library of 12 MB in the kernel's memory (200 ms); a
 //! cell is linked with that in 37 ms. Cells that are linked so also have one copy of the local crates' state between them, not one each.
+//! `cc` takes 6 ms of these to start what starts the linker, so it is asked once what it would start, and from then on that is started.
 //!
 //! Where that fails, such as with a symbol that is not in that library, the cell is linked as it always was. A dynamic library made
 //! by rustc itself would not do: it hides the C functions below `tch`, which cells call through `tch`'s generic functions.
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+
+use serde_json::{Value, json};
 
 use crate::layout::Layout;
 use crate::memory::Memory;
@@ -72,7 +75,122 @@ fn quickly(layout: &Layout, arguments: &[OsString]) -> Result<()> {
         let _ = fs::write(failed, format!("{error:#}"));
         return Err(error);
     }
-    tools::output(Command::new(REAL).args(short(&words, &shared, memory.folder()))).map(drop)
+    let short = short(&words, &shared, memory.folder());
+    let direct = Direct::of(memory.folder(), &words);
+    if let Some(mut linker) = direct.and_then(|direct| direct.command(&short))
+        && tools::output(&mut linker).is_ok()
+    {
+        return Ok(());
+    }
+    tools::output(Command::new(REAL).args(short)).map(drop)
+}
+
+/// The linker behind `cc`, and what `cc` gives it around the words that it is given itself.
+#[derive(Debug)]
+struct Direct {
+    linker: PathBuf,
+    before: Vec<String>,
+    after: Vec<String>,
+}
+
+/// Stands for the words in the question to `cc`.
+const WORDS: &str = "the-words.o";
+
+impl Direct {
+    /// As it was noted, or noted now. None where `cc` is another one than GCC, or the linker is not the compiler's own.
+    fn of(folder: &Path, words: &[&str]) -> Option<Direct> {
+        let beside = words.iter().find_map(|word| word.strip_prefix("-B"))?;
+        let linker = Path::new(beside).parent()?.join("rust-lld");
+        let note = folder.join("linker.json");
+        if let Ok(text) = fs::read(&note) {
+            return Direct::of_note(&serde_json::from_slice(&text).ok()?)
+                .filter(|known| known.linker == linker);
+        }
+        let direct = Direct::ask(linker);
+        let noted = direct.as_ref().map(Direct::note).unwrap_or_default();
+        // A full disk makes the next cell slower, and no more.
+        let _ = tools::write_whole(&note, noted.to_string());
+        direct
+    }
+
+    fn note(&self) -> Value {
+        json!({"linker": self.linker, "before": self.before, "after": self.after})
+    }
+
+    fn of_note(note: &Value) -> Option<Direct> {
+        let words = |name: &str| -> Option<Vec<String>> {
+            let words = note[name].as_array()?.iter();
+            words.map(|word| word.as_str().map(str::to_owned)).collect()
+        };
+        Some(Direct {
+            linker: note["linker"].as_str()?.into(),
+            before: words("before")?,
+            after: words("after")?,
+        })
+    }
+
+    fn ask(linker: PathBuf) -> Option<Direct> {
+        let question = [
+            "-###",
+            "-shared",
+            "-nodefaultlibs",
+            "-fuse-ld=lld",
+            WORDS,
+            "-o",
+            "library",
+        ];
+        let answer = Command::new(REAL).args(question).output().ok()?;
+        let answer = String::from_utf8(answer.stderr).ok()?;
+        let call = answer.lines().find(|line| line.contains("/collect2"))?;
+        Direct::read(linker, call).filter(|direct| {
+            let files = direct.before.iter().chain(&direct.after);
+            direct.linker.is_file()
+                && files
+                    .filter(|word| word.starts_with('/'))
+                    .all(|file| Path::new(file).is_file())
+        })
+    }
+
+    /// What stands in a call of GCC's `collect2` before and after the words.
+    fn read(linker: PathBuf, call: &str) -> Option<Direct> {
+        let mut parts = (Vec::new(), Vec::new());
+        let (mut is_after, mut rest) = (false, call.split_whitespace().skip(1));
+        while let Some(word) = rest.next() {
+            match word.trim_matches('"') {
+                "-o" | "-plugin" => drop(rest.next()),
+                WORDS => is_after = true,
+                word if word.starts_with("-plugin-opt=") || word == "-fuse-ld=lld" => {}
+                word if is_after => parts.1.push(word.to_owned()),
+                word => parts.0.push(word.to_owned()),
+            }
+        }
+        let (before, after) = parts;
+        is_after.then_some(Direct {
+            linker,
+            before,
+            after,
+        })
+    }
+
+    /// The linker's own call. None if there is a word whose meaning only `cc` knows.
+    fn command(&self, words: &[OsString]) -> Option<Command> {
+        let mut command = Command::new(&self.linker);
+        command.args(["-flavor", "gnu"]).args(&self.before);
+        let mut rest = words.iter();
+        while let Some(word) = rest.next() {
+            let text = word.to_str()?;
+            match text {
+                "-m64" | "-nodefaultlibs" | "-shared" | "-fuse-ld=lld" => {}
+                "-o" | "-L" => drop(command.arg(word).arg(rest.next()?)),
+                _ if text.starts_with("-B") => {}
+                _ if text.starts_with("-Wl,") => drop(command.args(text.split(',').skip(1))),
+                _ if text.starts_with("-l") || !text.starts_with('-') => drop(command.arg(word)),
+                _ => return None,
+            }
+        }
+        command.args(&self.after);
+        Some(command)
+    }
 }
 
 /// A crate's library; the compiler's own part is linked into every library.
@@ -151,6 +269,39 @@ fn short(words: &[&str], shared: &Path, folder: &Path) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_linker_is_called_as_cc_calls_it() {
+        let call = " /g/collect2 -plugin /g/lto.so \"-plugin-opt=/g/wrapper\" --build-id -shared \"-fuse-ld=lld\" -o library \
+            /g/crti.o -L/g the-words.o /g/crtn.o";
+        let direct = Direct::read("/r/rust-lld".into(), call).unwrap();
+        assert_eq!(
+            direct.before,
+            ["--build-id", "-shared", "/g/crti.o", "-L/g"]
+        );
+        assert_eq!(direct.after, ["/g/crtn.o"]);
+        let direct = Direct::of_note(&direct.note()).unwrap();
+        let words = [
+            "-Wl,-z,defs",
+            "-m64",
+            "/t/a.o",
+            "-lc",
+            "-L",
+            "/l",
+            "-o",
+            "/d/x.so",
+            "-B/r/gcc-ld",
+        ];
+        let command = direct.command(&words.map(OsString::from)).unwrap();
+        let words: Vec<&str> = command
+            .get_args()
+            .filter_map(|word| word.to_str())
+            .collect();
+        let expected = "-flavor gnu --build-id -shared /g/crti.o -L/g -z defs /t/a.o -lc -L /l -o /d/x.so /g/crtn.o";
+        assert_eq!(words.join(" "), expected);
+        assert!(direct.command(&["-pg".into()]).is_none());
+        assert!(Direct::read("/r/rust-lld".into(), "clang -cc1 the-words").is_none());
+    }
 
     #[test]
     fn a_cell_is_linked_with_the_shared_library_alone() {

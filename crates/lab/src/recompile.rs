@@ -14,6 +14,7 @@ use std::process::{ChildStderr, Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
+use crate::cell_library::PRELOAD;
 use crate::layout::{LINKER, Layout, WITNESS};
 use crate::memory::Memory;
 use crate::real_cargo;
@@ -142,6 +143,8 @@ impl Call {
 
     fn again(mut self) -> Result<ExitCode> {
         let program = Path::new(self.command.get_program()).to_owned();
+        // In a group of its own the compiler does not hear Stop, so it needs no library that lets it go on.
+        self.command.process_group(0).env_remove(PRELOAD);
         let mut compiler = self
             .command
             .stdout(Stdio::null())
