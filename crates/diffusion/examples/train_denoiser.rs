@@ -9,6 +9,7 @@
 
 use diffusion::prelude::*;
 use diffusion::train::Keep;
+use diffusion::unet::Predicts;
 
 /// The strength of the noise.
 const NOISE: f64 = 0.5;

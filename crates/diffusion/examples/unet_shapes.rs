@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let argument = |at: usize, usual: &str| arguments.get(at).map_or(usual, |text| text).to_owned();
     let seconds: f64 = argument(0, "180").parse()?;
     let mnist = Mnist::load()?;
-    println!("width  seed  parameters  images/s  images seen  loss         accuracy  over floor");
+    println!("width  seed  parameters  images/s  images seen  loss         accuracy    distance");
     for width in argument(1, "32,48,64,96").split(',') {
         for seed in argument(2, "1").split(',') {
             shape(&mnist, seconds, width.parse()?, seed.parse()?)?;
@@ -83,12 +83,12 @@ fn shape(mnist: &Mnist, seconds: f64, width: i64, seed: u64) -> Result<()> {
     let scores = reference.evaluate(&samples.images, &classes)?;
     let seen = history.batch_losses.len() * BATCH;
     println!(
-        "{width:5}  {seed:4}  {:10}  {:8.0}  {seen:11}  {:.4}  {:11.1} %  {:10.2}",
+        "{width:5}  {seed:4}  {:10}  {:8.0}  {seen:11}  {:.4}  {:11.1} %  {:10.3}",
         unet.summary().total(),
         seen as f64 / history.seconds(),
         loss.map_or(f64::NAN, |found| found.loss),
         100.0 * scores.accuracy,
-        scores.over_floor(),
+        scores.distance,
     );
     Ok(())
 }

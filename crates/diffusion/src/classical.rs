@@ -1,4 +1,4 @@
-//! Two classical filters: baselines for a denoiser.
+//! Classical filters: baselines for a denoiser, and the convolution that networks are made of.
 
 use anyhow::{Result, ensure};
 use tch::Tensor;
@@ -49,6 +49,41 @@ const MEDIAN_OF_NINE: [(usize, usize); 19] = [
     (6, 4),
     (4, 2),
 ];
+
+/// Each channel convolved with one kernel, `(K, K)` with an odd K: at each place the sum of the products of the kernel and the
+/// pixels below it. Beyond the edge the image is black. (As in networks, the kernel is not turned round.)
+///
+/// Images `(N, C, H, W)`, any range; the result has the same shape.
+///
+/// # Errors
+/// A tensor of another rank, an empty one, or one of whole numbers; a kernel of another shape.
+///
+/// ```
+/// use diffusion::classical::convolve;
+/// use diffusion::prelude::*;
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let images = Tensor::ones([1, 1, 5, 5], (Kind::Float, Device::Cpu));
+/// let sum = convolve(&images, &Tensor::ones([3, 3], (Kind::Float, Device::Cpu)))?;
+/// assert_eq!(sum.double_value(&[0, 0, 2, 2]), 9.0);
+/// assert_eq!(sum.double_value(&[0, 0, 0, 0]), 4.0); // in a corner
+/// # Ok(())
+/// # }
+/// ```
+pub fn convolve(images: &Tensor, kernel: &Tensor) -> Result<Tensor> {
+    let (_, channels, _, _) = sizes(images)?;
+    let side = kernel.size().first().copied().unwrap_or(0);
+    ensure!(
+        kernel.size() == [side, side] && side % 2 == 1,
+        "the kernel has shape {:?}; expected (K, K) with an odd K, as (3, 3)",
+        kernel.size()
+    );
+    let kernels = kernel
+        .to_kind(images.kind())
+        .expand([channels, 1, side, side], false);
+    let around = [side / 2, side / 2];
+    Ok(images.f_conv2d::<&Tensor>(&kernels, None, [1, 1], around, [1, 1], channels)?)
+}
 
 /// A Gaussian blur of standard deviation `sigma` pixels, cut off at four deviations; beyond the
 /// edge the image is mirrored (SciPy's `gaussian_filter(sigma)`).

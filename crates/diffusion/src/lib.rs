@@ -59,10 +59,11 @@ pub mod prelude {
     pub use crate::sample::{Sampler, Samples, balanced_classes, sample, with_labels};
     pub use crate::schedule::{Schedule, centred, to_pixels};
     pub use crate::scores::{GenerationScores, Reference, class_accuracy};
-    pub use crate::unet::{Predicts, Unet, UnetConfig};
+    pub use crate::unet::{Unet, UnetConfig};
     pub use anyhow::{Result, bail, ensure};
     pub use figures::{
-        Pad, Series, compare, curve, grid, histogram, rows, rows_with_captions, scatter, table,
+        Pad, Series, compare, curve, grid, histogram, rows, rows_with_captions, scatter,
+        scatter_animation, table,
     };
     pub use ndarray::{Array1, Array2, s};
     pub use networks::network::{

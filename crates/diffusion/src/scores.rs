@@ -4,10 +4,11 @@
 //! one pixel is another picture to them. Statistics are in `float64`.
 
 mod frechet;
+mod kernel;
 mod neighbours;
 
 use anyhow::{Result, ensure};
-use figures::{Output, table_with_bold, thousands};
+use figures::{Output, table, thousands};
 use ndarray::{Array1, Array2, ArrayView1};
 use ops::Precision;
 use tch::{Kind, Tensor};
@@ -16,6 +17,7 @@ use crate::data::Split;
 use crate::network::Network;
 use frechet::features_of;
 pub use frechet::{evenly_chosen, frechet_distance, frechet_floor};
+pub use kernel::kernel_distance;
 pub use neighbours::{copies, copy_limit, nearest};
 
 /// The layer of the classifier whose output are the features.
@@ -125,17 +127,15 @@ fn deviation_within(features: &Array2<f64>, labels: &[i64]) -> Result<f64> {
     Ok((sum / count as f64).sqrt())
 }
 
-/// The scores of generated images beside those of as many real ones.
+/// The scores of generated images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GenerationScores {
     /// How many images were evaluated.
     pub images: usize,
     /// [`class_accuracy`]
     pub accuracy: f64,
-    /// [`frechet_distance`] from real images.
-    pub frechet: f64,
-    /// The same between two real samples of this size.
-    pub floor: f64,
+    /// [`kernel_distance`] from real images.
+    pub distance: f64,
     /// [`diversity`]
     pub diversity: f64,
     /// [`copies`], of the first 1,000 images.
@@ -149,7 +149,6 @@ pub struct Reference {
     train: Split,
     features: Array2<f64>,
     deviation: f64,
-    floor: f64,
     copy_limit: f64,
 }
 
@@ -157,8 +156,7 @@ impl Reference {
     /// Prepares evaluations of `count` generated images.
     ///
     /// Distances are measured from `unseen`, images that neither the generator nor the classifier was trained on; copies are
-    /// searched in `train`. With fewer than some hundreds of images, a few for each of the 128 features, distance and
-    /// floor say little.
+    /// searched in `train`.
     ///
     /// # Errors
     /// When `unseen` does not have twice as many images, `count` is below 2, or no class has two of the compared images.
@@ -170,12 +168,10 @@ impl Reference {
     ) -> Result<Reference> {
         let real = evenly_chosen(unseen, count, 0)?;
         let features = features_of(classifier, &real)?;
-        let others = features_of(classifier, &evenly_chosen(unseen, count, 1)?)?;
         Ok(Reference {
             classifier: classifier.shared(),
             train: train.shallow_clone(),
             deviation: deviation_within(&features, &real.labels(count)?)?,
-            floor: frechet_distance(&features, &others)?,
             copy_limit: copy_limit(train, unseen)?,
             features,
         })
@@ -204,54 +200,39 @@ impl Reference {
         Ok(GenerationScores {
             images: count,
             accuracy: accuracy(&classes, labels),
-            frechet: frechet_distance(&features, &self.features)?,
-            floor: self.floor,
+            distance: kernel_distance(&features, &self.features)?,
             diversity: deviation_within(&features, labels)? / self.deviation,
             copies: copies(&searched, &self.train, self.copy_limit)?,
         })
     }
+
+    /// Evaluates as many real images, others than those that it measures distances from: what a perfect model would reach.
+    ///
+    /// # Errors
+    /// When `unseen` does not have twice as many images.
+    pub fn of_real(&self, unseen: &Split) -> Result<GenerationScores> {
+        let count = self.features.nrows();
+        let real = evenly_chosen(unseen, count, 1)?;
+        self.evaluate(&real.images(count)?, &real.labels(count)?)
+    }
 }
 
 impl GenerationScores {
-    /// How many times the floor the Fréchet distance is: 1 is as good as real images.
-    pub fn over_floor(&self) -> f64 {
-        self.frechet / self.floor
-    }
-
-    /// A table of several scores with their names, the lowest distance in bold.
+    /// A table of several scores with their names.
     pub fn table<S: AsRef<str>>(scores: &[(S, GenerationScores)]) -> Output {
-        let best = scores
-            .iter()
-            .map(|(_, scores)| scores.frechet)
-            .fold(f64::INFINITY, f64::min);
         let rows = scores.iter().map(|(name, scores)| {
-            let cells = vec![
+            vec![
                 name.as_ref().to_owned(),
                 format!("{:.1} %", 100.0 * scores.accuracy),
-                format!("{:.1}", scores.frechet),
-                format!("{:.1}", scores.over_floor()),
+                format!("{:.3}", scores.distance),
                 format!("{:.2}", scores.diversity),
                 format!("{:.1} %", 100.0 * scores.copies),
-            ];
-            (cells, scores.frechet == best)
+            ]
         });
-        let (rows, bold): (Vec<_>, Vec<bool>) = rows.unzip();
-        let (images, floor) = scores
-            .first()
-            .map_or((0, 0.0), |(_, scores)| (scores.images, scores.floor));
-        let caption = format!(
-            "{} images each. Two samples of real images are {floor:.1} apart: the floor.",
-            thousands(images)
-        );
-        let head = [
-            "",
-            "accuracy",
-            "Fréchet",
-            "over floor",
-            "diversity",
-            "copies",
-        ];
-        table_with_bold(&head, rows, &bold, &caption)
+        let images = scores.first().map_or(0, |(_, scores)| scores.images);
+        let caption = format!("{} images each.", thousands(images));
+        let head = ["", "accuracy", "distance", "diversity", "copies"];
+        table(&head, rows.collect(), &caption)
     }
 }
 

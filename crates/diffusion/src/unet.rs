@@ -14,6 +14,7 @@ mod training;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use figures::{Output, Step, levels};
 use networks::network::{Checkpoint, NamedLayer, Summary, save_layers, trained};
 use networks::objective::{Compiled, Optimizer};
 use networks::rng::Rng;
@@ -293,6 +294,40 @@ impl Unet {
     /// The layers, from input to output.
     pub fn layers(&self) -> &[NamedLayer] {
         &self.layers
+    }
+
+    /// The network as a picture: its blocks at 28, 14 and 7 pixels, and the skip connections.
+    pub fn diagram(&self) -> Output {
+        let width = self.config.width;
+        let step = |name: &str, channels: i64, level, filled| Step {
+            name: name.to_owned(),
+            detail: channels.to_string(),
+            level,
+            filled,
+        };
+        let out = match self.config.predicts {
+            Predicts::Noise => "noise",
+            Predicts::CleanImage => "clean",
+        };
+        let steps = [
+            step("x_t", 1, 0, false),
+            step("stem", width, 1, false),
+            step("down", width, 1, true),
+            step("down_1", width, 1, true),
+            step("deep", 2 * width, 2, true),
+            step("deep_1", 2 * width, 2, true),
+            step("up", width, 1, true),
+            step("up_1", width, 1, true),
+            step("last", NEIGHBOURS, 1, false),
+            step(out, 1, 0, false),
+        ];
+        levels(
+            "The U-Net, with the channels of each block",
+            &["28x28", "14x14", "7x7"],
+            &steps,
+            &[(3, 6), (3, 7)],
+            "a block that also gets the timestep and the label",
+        )
     }
 
     /// The table of layers that Keras prints: shown as the last value of a cell.

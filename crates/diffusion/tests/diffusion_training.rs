@@ -8,6 +8,7 @@ use diffusion::network::NamedLayer;
 use diffusion::prelude::*;
 use diffusion::scores::features;
 use diffusion::train::Precision;
+use diffusion::unet::Predicts;
 use noise_loss::noise_loss;
 use tch::Device;
 

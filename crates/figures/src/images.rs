@@ -16,7 +16,9 @@ use crate::font::{self, INK};
 use crate::output::Output;
 use crate::picture::{FINENESS, Picture};
 pub use animation::animation;
-use pixels::{Canvas, MOST, Pixels, check_size};
+pub(crate) use animation::gif;
+pub(crate) use pixels::Canvas;
+use pixels::{MOST, Pixels, check_size};
 
 /// Space between two images, and around the picture.
 const GAP: i32 = 4 * FINENESS;

@@ -38,7 +38,9 @@ pub use images::{animation, grid, rows, rows_with_captions};
 pub use notebook::{in_notebook, is_unattended};
 pub use output::Output;
 pub use pad::Pad;
-pub use plot::{Block, Role, Series, blocks, curve, histogram, scatter};
+pub use plot::{
+    Block, Role, Series, Step, blocks, curve, histogram, levels, scatter, scatter_animation,
+};
 pub use sliders::{Row, Slider, Sliders};
 pub use table::{table, table_with_bold};
 pub use text::thousands;

@@ -101,6 +101,31 @@ impl Pad {
             }
         })
     }
+
+    /// The drawing as points, `(N, 2)`: x to the right and y up of each bright pixel, with mean 0 and standard deviation 1. Or `other`
+    /// as long as nothing is drawn; in that case a printed line says so.
+    ///
+    /// # Errors
+    /// As [`read`](Pad::read).
+    pub fn points_or(&self, other: &Tensor) -> Result<Tensor> {
+        Ok(match self.read()? {
+            Some(mine) => places(&mine),
+            None => {
+                println!("Nothing is drawn yet, so here are other points.");
+                other.shallow_clone()
+            }
+        })
+    }
+}
+
+/// The places of the bright pixels of an image `(1, 1, side, side)`, `(N, 2)`: x to the right and y up, with mean 0 and, over both,
+/// standard deviation 1.
+fn places(image: &Tensor) -> Tensor {
+    let found = image.gt(0.5).nonzero().to_kind(Kind::Float); // (N, 4): image, channel, row, column
+    let places = Tensor::stack(&[found.select(1, 3), -found.select(1, 2)], 1);
+    let places = &places - places.mean_dim([0i64].as_slice(), true, Kind::Float);
+    let deviation = places.square().mean(Kind::Float).sqrt();
+    places / deviation.clamp_min(1e-6)
 }
 
 /// A square image `(1, 1, side, side)` moved by whole pixels so that its centre of mass is in the middle.
@@ -150,6 +175,23 @@ mod tests {
                 .double_value(&[]),
             4.0
         );
+    }
+
+    #[test]
+    fn a_drawing_is_also_points() {
+        let folder = tempfile::tempdir().unwrap();
+        let pad = Pad::new(folder.path().join("mine.json"), 4).unwrap();
+        let other = Tensor::zeros([3, 2], (Kind::Float, Device::Cpu));
+        assert_eq!(pad.points_or(&other).unwrap(), other);
+        // A line from the lower left to the upper right.
+        let line = "[0, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0]";
+        fs::write(&pad.file, line).unwrap();
+        let points = pad.points_or(&other).unwrap();
+        assert_eq!(points.size(), [4, 2]);
+        let (x, y) = (points.select(1, 0), points.select(1, 1));
+        assert!((&x - &y).abs().max().double_value(&[]) < 1e-6, "{points}");
+        assert!(x.mean(Kind::Float).double_value(&[]).abs() < 1e-6);
+        assert!((points.square().mean(Kind::Float).double_value(&[]) - 1.0).abs() < 1e-5);
     }
 
     #[test]

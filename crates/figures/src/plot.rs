@@ -4,6 +4,7 @@ mod blocks;
 mod chart;
 mod histogram;
 mod labels;
+mod levels;
 mod looks;
 mod scatter;
 mod svg;
@@ -21,7 +22,8 @@ use crate::text::short;
 pub use blocks::{Block, Role, blocks};
 use chart::{Chart, Line, Names};
 pub use histogram::histogram;
-pub use scatter::scatter;
+pub use levels::{Step, levels};
+pub use scatter::{scatter, scatter_animation};
 
 /// A named line of points.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +78,7 @@ impl Series {
 /// Lines over a common axis, each with its name where it ends (or above, where lines end far apart):
 /// `curve("title", ("x axis", "y axis"), &[series, …])`.
 ///
-/// The axes follow the points, whatever their magnitude. A name that begins with one of eleven words (noisy,
+/// The axes follow the points, whatever their magnitude; a vertical axis that begins above 0 says so. A name that begins with one of eleven words (noisy,
 /// denoised, training, median, …) has that word's colour in every picture; other names take the next colour.
 /// At most 21 lines can be told apart.
 pub fn curve(title: &str, axes: (&str, &str), series: &[Series]) -> Output {

@@ -31,8 +31,9 @@ def prepare(spawner):
     for notebook in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
         if not (own / notebook.name).exists():
             shutil.copyfile(notebook, own / notebook.name)
-    # Read by all, written by none: the trained weights, and the support crate that the first cell names.
-    for link, target in ((own / "weights", NOTEBOOKS / "weights"), (home / "crates", NOTEBOOKS.parent / "crates")):
+    # Read by all, written by none: the trained weights, the glossary, and the support crate that the first cell names.
+    shared = [(own / name, NOTEBOOKS / name) for name in ("weights", "GLOSSARY.md")]
+    for link, target in (*shared, (home / "crates", NOTEBOOKS.parent / "crates")):
         if not link.is_symlink() or link.readlink() != target:  # the clone may have been moved
             link.unlink(missing_ok=True)
             link.symlink_to(target)
@@ -60,7 +61,7 @@ c.SimpleLocalProcessSpawner.home_dir_template = str(CLASS / "learners" / "{usern
 c.Spawner.notebook_dir = str(CLASS / "learners" / "{username}" / "notebooks")
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.args = [*LESSON["lab"], "--ServerApp.log_level=WARN", "--JupyterHubSingleUser.log_level=WARN"]
-c.Spawner.default_url = "/lab/tree/01_what_is_diffusion.ipynb"
+c.Spawner.default_url = "/lab/tree/00_rust_in_ten_minutes.ipynb"
 c.Spawner.environment = {"OMP_NUM_THREADS": str(LESSON["threads"]), "JUPYTER_PREFER_ENV_PATH": "1"}
 c.Spawner.env_keep = [name for name in os.environ if not re.match("LESSON_|JUPYTERHUB_|CONFIGPROXY_", name)]
 c.Spawner.pre_spawn_hook = prepare

@@ -62,14 +62,18 @@ def cells() -> list:
     return [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in code]
 
 
+# A cell that works until it is stopped.
+ENDLESS = "loop { diffusion::ops::check_stop()?; std::thread::sleep(std::time::Duration::from_millis(1)); }"
+
+
 async def learn(hub: Hub, name: str) -> dict:
-    """One learner: a kernel, and all cells one after the other. Seconds from the first request."""
+    """One learner: a kernel, and all cells one after the other. Seconds from the first request; last a cell that is stopped."""
     start, times = time.monotonic(), {}
     kernel = await asyncio.to_thread(hub.ask, "POST", f"/user/{name}/api/kernels", {"name": "rust", "path": NOTEBOOK})
     address = f"{hub.url.replace('http', 'ws', 1)}/user/{name}/api/kernels/{kernel['id']}/channels"
     socket = await websocket_connect(HTTPRequest(address, headers=hub.headers, connect_timeout=120, request_timeout=300), max_message_size=100 << 20)
 
-    async def request(kind: str, content: dict):
+    async def request(kind: str, content: dict, fails: str = ""):
         header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "username": name, "session": name, "version": "5.3"}
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
         await socket.write_message(json.dumps(message))
@@ -79,18 +83,32 @@ async def learn(hub: Hub, name: str) -> dict:
                 raise SystemExit(f"lab class: {name}'s kernel hung up")
             answer = json.loads(text)
             if answer["parent_header"].get("msg_id") == header["msg_id"]:
-                if answer["msg_type"] == "error" or answer["content"].get("name") == "stderr":
+                if fails and fails in answer["content"].get("text", ""):
+                    fails = ""
+                elif answer["msg_type"] == "error" or answer["content"].get("name") == "stderr":
                     raise SystemExit(f"lab class: {name}'s cell failed: {answer['content']}\n{content}")
                 if answer["msg_type"] == f"{kind.removesuffix('_request')}_reply":
+                    if fails:
+                        raise SystemExit(f"lab class: {name}'s cell ended without `{fails}`\n{content}")
                     return
+
+    async def run(source: str, fails: str = ""):
+        await request("execute_request", {"code": source, "silent": False, "allow_stdin": False}, fails)
 
     await request("kernel_info_request", {})
     times["ready"] = time.monotonic() - start
     for source, tags in cells():
-        await request("execute_request", {"code": source, "silent": False, "allow_stdin": False})
+        await run(source)
         if TAG in tags:
             times["three rows"] = time.monotonic() - start
     times["all cells"] = time.monotonic() - start
+    endless = asyncio.create_task(run(ENDLESS, "stopped"))
+    await asyncio.sleep(2)
+    start = time.monotonic()
+    await asyncio.to_thread(hub.ask, "POST", f"/user/{name}/api/kernels/{kernel['id']}/interrupt")
+    await endless
+    times["stop"] = time.monotonic() - start
+    await run("clean.size()")
     socket.close()
     await asyncio.to_thread(hub.ask, "DELETE", f"/user/{name}/api/kernels/{kernel['id']}")
     return times

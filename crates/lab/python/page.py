@@ -62,7 +62,7 @@ def markdown_of(folder: Path):
 def to_pages(text: str) -> str:
     """Links between notebooks, and to the texts beside them, become links between pages."""
     text = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', text)
-    return re.sub(r'href="([A-Z]+)\.md"', lambda link: f'href="{link[1].lower()}.html"', text)
+    return re.sub(r'href="([A-Z]+)\.md(#[\w-]+)?"', lambda link: f'href="{link[1].lower()}.html{link[2] or ""}"', text)
 
 
 def page(notebook, path: Path) -> str:

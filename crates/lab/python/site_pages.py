@@ -71,6 +71,7 @@ SEARCH = """
 """
 # What lies beside the notebooks: file, title, promise.
 TEXTS = (
+    ("GLOSSARY.md", "Glossary", "The words of the lesson, each with the notebook that explains it."),
     ("TEACHING.md", "For whoever teaches this", "A run sheet, what to change live, questions and answers."),
     ("SERVER.md", "One server for a class", "How many learners fit on one machine, and on a cluster."),
 )

@@ -7,6 +7,7 @@ Jupyter's own tools have it. The page is reveal.js with its scripts written into
 
 import argparse
 import html
+import re
 import sys
 from pathlib import Path
 
@@ -111,7 +112,9 @@ def output_box(text: str) -> str:
 def body(cell, markdown) -> str:
     """A cell as HTML."""
     if cell.cell_type == "markdown":
-        return f"<div>{to_pages(markdown(cell.source))}</div>"
+        # The glossary is a page of the site; on a slide its words are only words.
+        text = re.sub(r'<a href="GLOSSARY\.md[^"]*">(.*?)</a>', r"\1", markdown(cell.source))
+        return f"<div>{to_pages(text)}</div>"
     source = highlight(cell.source, RustLexer(), HtmlFormatter(nowrap=True)).rstrip()
     outputs = "".join(output_box(shown(output)) for output in cell.outputs)
     return f'<div class="code"><pre>{source}</pre></div>{outputs}'

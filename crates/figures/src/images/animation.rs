@@ -44,16 +44,16 @@ fn draw(frames: &[Tensor], columns: usize) -> Result<Picture> {
             Canvas::grid(&pixels, columns, zoom)
         })
         .collect::<Result<_>>()?;
-    gif(&canvases)
+    gif(&canvases, [0; 3])
 }
 
-/// Grey pictures of one size as a GIF of 32 greys, which is half the size of one with all 256.
-fn gif(frames: &[Canvas]) -> Result<Picture> {
+/// Pictures of one size as a GIF of 32 shades, from this colour in place of black to white: half the size of one with all 256.
+pub(crate) fn gif(frames: &[Canvas], dark: [u8; 3]) -> Result<Picture> {
     let Some(first) = frames.first() else {
         bail!("there is nothing to animate")
     };
-    let palette: Vec<u8> = (0..32u8)
-        .flat_map(|grey| [grey * 8 + grey / 4; 3])
+    let palette: Vec<u8> = (0..32u16)
+        .flat_map(|shade| dark.map(|dark| dark + ((255 - u16::from(dark)) * shade / 31) as u8))
         .collect();
     let mut bytes = Vec::new();
     let (Ok(width), Ok(height)) = (u16::try_from(first.width), u16::try_from(first.height)) else {

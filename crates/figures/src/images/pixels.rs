@@ -71,15 +71,15 @@ pub(super) fn check_size(pixels: usize) -> Result<()> {
 }
 
 /// Grey bytes with width and height.
-pub(super) struct Canvas {
-    pub(super) grey: Vec<u8>,
-    pub(super) width: usize,
-    pub(super) height: usize,
+pub(crate) struct Canvas {
+    pub(crate) grey: Vec<u8>,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
 }
 
 impl Canvas {
     /// A white canvas.
-    pub(super) fn blank(width: usize, height: usize) -> Result<Canvas> {
+    pub(crate) fn blank(width: usize, height: usize) -> Result<Canvas> {
         check_size(width.saturating_mul(height))?;
         Ok(Canvas {
             grey: vec![255; width * height],

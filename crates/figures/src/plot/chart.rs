@@ -16,6 +16,7 @@ use super::svg::{
 use super::ticks::Ticks;
 use crate::font::{self, INK};
 use crate::picture::{FINENESS, Picture};
+use crate::text::short;
 
 /// The widest that a name at the end of a line can be; longer ones are wrapped.
 const NAME: i32 = 176 * FINENESS;
@@ -95,7 +96,7 @@ impl Chart<'_> {
             Names::Legend => self.legend(),
         };
         // The offset of an axis depends on its range alone, as long as there are more than a few ticks.
-        let y_name = axis_name(self.axes.1, &Ticks::of(&self.y, 5));
+        let y_name = axis_name(&self.name_of_y(), &Ticks::of(&self.y, 5));
         let x_name = axis_name(self.axes.0, &Ticks::of(&self.x, 5));
 
         let legend_top = MARGIN + title.len() as i32 * TITLE_LINE;
@@ -137,6 +138,20 @@ impl Chart<'_> {
             height: top + inner + below,
             x,
             y,
+        }
+    }
+
+    /// The vertical axis's name. An axis that begins above 0 makes small differences look large, so its name says so; where its labels are
+    /// distances from a round number, they say it.
+    fn name_of_y(&self) -> String {
+        let begins_above_0 = self.y.start > 0.05 * self.y.end;
+        match begins_above_0 && Ticks::of(&self.y, 5).offset.is_empty() {
+            true => format!(
+                "{} (the axis begins at {})",
+                self.axes.1,
+                short(self.y.start)
+            ),
+            false => self.axes.1.to_owned(),
         }
     }
 

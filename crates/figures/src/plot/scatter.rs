@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 use super::looks::BLUE;
 use super::ticks::span;
 use crate::font::{self, INK};
+use crate::images::{Canvas, gif};
 use crate::output::Output;
 use crate::picture::{FINENESS, Picture};
 
@@ -101,6 +102,78 @@ fn draw(panels: &[(&str, &Tensor)]) -> Result<Picture> {
         area.present().map_err(|error| anyhow!("{error}"))?;
     }
     Picture::png(&rgb, size.0 as u32, size.1 as u32)
+}
+
+/// The edge of an animation on the page, in pixels, and the radius of a point.
+const EDGE: usize = 420;
+const RADIUS: i64 = 3;
+/// The most frames of an animation.
+const FRAMES: usize = 50;
+
+/// Points that move, as a GIF that repeats: `scatter_animation(&film)`. The last frame stays for two seconds.
+///
+/// Each frame is a tensor `(N, 2)`: x and y. With more than 50 frames, 50 that are evenly spread are shown, the last one among
+/// them. All frames have the same axes, as long as each other.
+pub fn scatter_animation(frames: &[Tensor]) -> Output {
+    let points = frames
+        .first()
+        .map_or(0, |frame| frame.size().first().copied().unwrap_or(0));
+    Output::picture(animate(frames), format!("An animation of {points} points"))
+}
+
+fn animate(frames: &[Tensor]) -> Result<Picture> {
+    ensure!(
+        !frames.is_empty(),
+        "there is nothing to animate; expected at least one frame"
+    );
+    let every = frames.len().div_ceil(FRAMES);
+    // Counted from the end, so that the last frame is among them.
+    let mut chosen: Vec<&Tensor> = frames.iter().rev().step_by(every).collect();
+    chosen.reverse();
+    let clouds = chosen
+        .iter()
+        .map(|frame| cloud(&("a frame", frame)))
+        .collect::<Result<Vec<_>>>()?;
+    let furthest = |middle: (f64, f64)| {
+        let away = |point: &(f64, f64)| (point.0 - middle.0).abs().max((point.1 - middle.1).abs());
+        clouds.iter().flatten().map(away).fold(0.0, f64::max)
+    };
+    let all = || clouds.iter().flatten();
+    let middle = (
+        span(all().map(|point| point.0), 0.0)?,
+        span(all().map(|point| point.1), 0.0)?,
+    );
+    let middle = (
+        middle.0.start.midpoint(middle.0.end),
+        middle.1.start.midpoint(middle.1.end),
+    );
+    let scale = (EDGE as f64 / 2.0 - 2.0 * RADIUS as f64) / furthest(middle).max(f64::MIN_POSITIVE);
+    let canvases: Vec<Canvas> = clouds
+        .iter()
+        .map(|cloud| {
+            let mut canvas = Canvas::blank(EDGE, EDGE)?;
+            for point in cloud {
+                let x = EDGE as f64 / 2.0 + (point.0 - middle.0) * scale;
+                let y = EDGE as f64 / 2.0 - (point.1 - middle.1) * scale;
+                dot(&mut canvas, x as i64, y as i64);
+            }
+            Ok(canvas)
+        })
+        .collect::<Result<_>>()?;
+    gif(&canvases, [BLUE.0, BLUE.1, BLUE.2])
+}
+
+/// A round point. Where points lie on each other it is darker.
+fn dot(canvas: &mut Canvas, x: i64, y: i64) {
+    for (down, right) in (-RADIUS..=RADIUS).flat_map(|y| (-RADIUS..=RADIUS).map(move |x| (y, x))) {
+        let (x, y) = (x + right, y + down);
+        let inside =
+            (0..canvas.width as i64).contains(&x) && (0..canvas.height as i64).contains(&y);
+        if inside && down * down + right * right <= RADIUS * RADIUS {
+            let at = y as usize * canvas.width + x as usize;
+            canvas.grey[at] = (u16::from(canvas.grey[at]) * 2 / 5) as u8;
+        }
+    }
 }
 
 /// The points of a tensor; those that are not finite are left out.
