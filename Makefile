@@ -2,7 +2,7 @@
 #   make lab            JupyterLab on the notebooks       make lab PORT=8890   on that port
 #   make lesson         every notebook, without a browser
 #   make test           the tests
-#   make test-long      what takes longer: slow tests, every notebook twice, every notebook in the browser
+#   make test-long      what takes longer: slow tests, every cell twice, every notebook in the browser
 #   make class          a JupyterHub for a class       make class HOST=0.0.0.0 PORT=8000
 #   make site           the saved notebooks as pages that need no network
 #   make slides         the same as slides, one page for each notebook

@@ -22,6 +22,8 @@ pub use neighbours::{copies, copy_limit, nearest};
 
 /// The layer of the classifier whose output are the features.
 const FEATURES: &str = "dense";
+/// How many real images generated ones are compared with, if there are so many.
+const COMPARED: usize = 2_000;
 /// How many images are searched for copies.
 const SEARCHED: usize = 1_000;
 
@@ -134,7 +136,7 @@ pub struct GenerationScores {
     pub images: usize,
     /// [`class_accuracy`]
     pub accuracy: f64,
-    /// [`kernel_distance`] from real images.
+    /// [`kernel_distance`] from up to 2,000 real images; features are divided by the root of the mean square of those of real images.
     pub distance: f64,
     /// [`diversity`]
     pub diversity: f64,
@@ -147,7 +149,10 @@ pub struct GenerationScores {
 pub struct Reference {
     classifier: Network,
     train: Split,
+    count: usize,
+    /// Of real images, divided by the root of their mean square.
     features: Array2<f64>,
+    scale: f64,
     deviation: f64,
     copy_limit: f64,
 }
@@ -167,13 +172,17 @@ impl Reference {
         count: usize,
     ) -> Result<Reference> {
         let real = evenly_chosen(unseen, count, 0)?;
-        let features = features_of(classifier, &real)?;
+        let many = evenly_chosen(unseen, COMPARED.min(unseen.len() / 2).max(count), 0)?;
+        let features = features_of(classifier, &many)?;
+        let scale = features.mapv(|x| x * x).mean().unwrap_or(1.0).sqrt();
         Ok(Reference {
             classifier: classifier.shared(),
             train: train.shallow_clone(),
-            deviation: deviation_within(&features, &real.labels(count)?)?,
+            count,
+            deviation: deviation_within(&features_of(classifier, &real)?, &real.labels(count)?)?,
             copy_limit: copy_limit(train, unseen)?,
-            features,
+            features: features / scale,
+            scale,
         })
     }
 
@@ -185,7 +194,7 @@ impl Reference {
     /// Another number of images than the reference was made for, or as the scores themselves.
     pub fn evaluate(&self, images: &Tensor, labels: &[i64]) -> Result<GenerationScores> {
         check_labels(images, labels)?;
-        let count = self.features.nrows();
+        let count = self.count;
         ensure!(
             labels.len() == count,
             "got {} images; this reference compares {count}: choose as many, or make a reference for {}",
@@ -200,7 +209,7 @@ impl Reference {
         Ok(GenerationScores {
             images: count,
             accuracy: accuracy(&classes, labels),
-            distance: kernel_distance(&features, &self.features)?,
+            distance: kernel_distance(&(&features / self.scale), &self.features)?,
             diversity: deviation_within(&features, labels)? / self.deviation,
             copies: copies(&searched, &self.train, self.copy_limit)?,
         })
@@ -211,7 +220,7 @@ impl Reference {
     /// # Errors
     /// When `unseen` does not have twice as many images.
     pub fn of_real(&self, unseen: &Split) -> Result<GenerationScores> {
-        let count = self.features.nrows();
+        let count = self.count;
         let real = evenly_chosen(unseen, count, 1)?;
         self.evaluate(&real.images(count)?, &real.labels(count)?)
     }

@@ -68,7 +68,7 @@ enum Verb {
     Bench(BenchArgs),
     /// Run the tests
     Test {
-        /// Run what takes longer instead: slow tests, every notebook twice, every notebook in the browser
+        /// Run what takes longer instead: slow tests, every cell twice in a row, every notebook in the browser
         #[arg(long)]
         long: bool,
     },

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use crate::layout::Layout;
 use crate::{run, tools};
 
-/// How many notebooks follow the video.
-const FOLLOW_THE_VIDEO: usize = 5;
+/// How many notebooks lead to the end of the video: Rust in ten minutes, and five that follow it.
+const FOLLOW_THE_VIDEO: usize = 6;
 
 /// Formatting, lints, documentation, Rust's tests, the notebooks, the browser.
 pub fn test(layout: &Layout) -> Result<()> {
@@ -32,23 +32,21 @@ pub fn test(layout: &Layout) -> Result<()> {
         step(layout, name, arguments)?;
     }
     println!("\n== notebooks");
-    notebooks(layout)?;
+    notebooks(layout, &[])?;
     println!("\n== browser");
     tools::run(lab(layout).arg("browser")).context("the browser failed")?;
     println!("\nall tests passed");
     Ok(())
 }
 
-/// What [`test()`] leaves out because of its time: the tests that are marked `#[ignore = "slow: make test-long"]`, every notebook
-/// twice, and every notebook in the browser to its end.
+/// What [`test()`] leaves out because of its time: the tests that are marked `#[ignore = "slow: make test-long"]`, every cell
+/// of the notebooks twice in a row, and every notebook in the browser to its end.
 pub fn long(layout: &Layout) -> Result<()> {
     // Not the examples in the documentation: `ignore` means there that they are not to be run.
     let slow = ["test", "--workspace", "--tests", "--", "--ignored"];
     step(layout, "slow tests", &slow)?;
-    for time in ["first", "second"] {
-        println!("\n== notebooks, the {time} time");
-        notebooks(layout)?;
-    }
+    println!("\n== notebooks, each cell twice in a row");
+    notebooks(layout, &["--twice"])?;
     println!("\n== every notebook in the browser");
     tools::run(lab(layout).args(["browser", "--every"])).context("the browser failed")?;
     println!("\nall long tests passed");
@@ -80,7 +78,7 @@ fn lab(layout: &Layout) -> Command {
 
 /// All notebooks in two rows at once: compiling a cell takes one core, training all, so the two fill each other's
 /// gaps. The first row are those that follow the video: each takes up what the one before it saved.
-fn notebooks(layout: &Layout) -> Result<()> {
+fn notebooks(layout: &Layout, flags: &[&str]) -> Result<()> {
     let mut first = run::lesson(layout)?;
     let second = first.split_off(FOLLOW_THE_VIDEO.min(first.len()));
     let mut rows = Vec::new();
@@ -88,7 +86,8 @@ fn notebooks(layout: &Layout) -> Result<()> {
         if !notebooks.is_empty() {
             let out = layout.target().join("lesson").join(name);
             let mut row = lab(layout);
-            row.arg("run").args(notebooks).arg("--out").arg(out);
+            row.arg("run").args(notebooks).args(flags);
+            row.arg("--out").arg(out);
             rows.push(row.spawn().context("the notebooks could not be started")?);
         }
     }
