@@ -23,7 +23,7 @@ pub use neighbours::{copies, copy_limit, nearest};
 /// The layer of the classifier whose output are the features.
 const FEATURES: &str = "dense";
 /// How many real images generated ones are compared with, if there are so many.
-const COMPARED: usize = 2_000;
+const COMPARED: usize = 2_500;
 /// How many images are searched for copies.
 const SEARCHED: usize = 1_000;
 
@@ -136,7 +136,7 @@ pub struct GenerationScores {
     pub images: usize,
     /// [`class_accuracy`]
     pub accuracy: f64,
-    /// [`kernel_distance`] from up to 2,000 real images; features are divided by the root of the mean square of those of real images.
+    /// [`kernel_distance`] from up to 2,500 real images; features are divided by the root of the mean square of those of real images.
     pub distance: f64,
     /// [`diversity`]
     pub diversity: f64,

@@ -26,9 +26,9 @@ fn a_reference_gives_the_scores_that_single_functions_give() {
     let reference = Reference::new(&classifier, &train, &unseen, COUNT).unwrap();
     let scores = reference.evaluate(&images, &labels).unwrap();
 
-    let real = evenly_chosen(&unseen, 2_000, 0).unwrap();
+    let real = evenly_chosen(&unseen, 2_500, 0).unwrap();
     let seen = |images: &Tensor| features(&classifier, images).unwrap();
-    let real = seen(&real.images(2_000).unwrap());
+    let real = seen(&real.images(2_500).unwrap());
     let scale = real.mapv(|x| x * x).mean().unwrap().sqrt();
     let distance = kernel_distance(&(seen(&images) / scale), &(real / scale)).unwrap();
     assert_eq!(scores.images, COUNT);

@@ -80,6 +80,11 @@ class Notebook:
         self.wait_until_idle(seconds)
 
     def run_cell(self, cell, seconds: float):
+        """Runs a cell to its end; it must not fail."""
+        self.start_cell(cell)
+        self.wait_for(cell, seconds)
+
+    def start_cell(self, cell):
         """Selects a cell by a click beside its text and runs it; again if its prompt does not change, since a page that is
         still loading may lose a key (seen once)."""
         prompt = cell.locator(".jp-InputArea-prompt")
@@ -93,7 +98,6 @@ class Notebook:
             if prompt.text_content() != before:
                 break
             print(f"  {self.name}: the page lost a key", flush=True)
-        self.wait_for(cell, seconds)
 
     def wait_for(self, cell, seconds: float):
         """Waits until one cell has run, whatever the others do."""
@@ -299,8 +303,7 @@ def stop(page: Page, server: Server, folder: Path, out: Path, seconds: float):
     notebook = own_notebook(page, server, folder, "stopped.ipynb", STOPPING)
     notebook.run_cell(page.locator('.jp-Notebook .jp-Cell[data-windowed-list-index="0"]'), seconds)
     fit = notebook.tagged("fit")
-    fit.locator(".jp-InputArea-prompt").click()
-    page.keyboard.press("Control+Enter")
+    notebook.start_cell(fit)
     page.wait_for_function("document.body.innerText.includes('Training on ')", timeout=60_000)
     page.wait_for_timeout(1_500)
     start = time.monotonic()
@@ -313,8 +316,7 @@ def stop(page: Page, server: Server, folder: Path, out: Path, seconds: float):
         raise Failed(f"{notebook.name}: the variables are gone, or two pictures are not two: {pictures.inner_text()[-500:]}")
     pictures.screenshot(path=out / "two-pictures.png")
     failing = notebook.tagged("error")
-    failing.locator(".jp-InputArea-prompt").click()
-    page.keyboard.press("Control+Enter")
+    notebook.start_cell(failing)
     wait_for_number(page, failing, notebook.name, seconds)
     page.wait_for_timeout(500)
     words = failing.locator(FAILED).all_inner_texts()
@@ -323,8 +325,7 @@ def stop(page: Page, server: Server, folder: Path, out: Path, seconds: float):
         raise Failed(f"{notebook.name}: expected a short error, found {words}")
     failing.screenshot(path=out / "short-error.png")
     half = notebook.tagged("half")
-    half.locator(".jp-InputArea-prompt").click()
-    page.keyboard.press("Control+Enter")
+    notebook.start_cell(half)
     wait_for_number(page, half, notebook.name, seconds)
     page.wait_for_timeout(500)
     if "does not end" not in half.inner_text():
