@@ -8,6 +8,7 @@ out, writes formulas as MathML, which browsers draw by themselves, and folds hid
 import re
 from pathlib import Path
 
+import nbformat
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -57,6 +58,27 @@ def markdown_of(folder: Path):
         return MarkdownWithMath(renderer=renderer).render(source)
 
     return markdown
+
+
+def lesson(folder: Path) -> list:
+    """The lesson's notebooks as pairs of path and content, in their order. What is no notebook with a title, and what is a copy, is
+    named and left out."""
+    found = []
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        reason, notebook = None, None
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            if not notebook.cells or not notebook.cells[0].source.startswith("# "):
+                reason = "it does not begin with a title"
+        except Exception as error:  # whatever nbformat stumbles over: the file is not a notebook
+            reason = f"it is no notebook ({type(error).__name__})"
+        if re.search(r"-Copy\d*$", path.stem):
+            reason = "it is a copy"
+        if reason:
+            print(f"left out: {path.name}: {reason}", flush=True)
+        else:
+            found.append((path, notebook))
+    return found
 
 
 def to_pages(text: str) -> str:

@@ -11,10 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-import nbformat
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from page import page, to_pages
+from page import lesson, page, to_pages
 
 STYLE = """
 <style>
@@ -103,11 +102,11 @@ def whole(title: str, body: str) -> str:
 
 def make(folder: Path, out: Path) -> list:
     """Makes the site of a folder's notebooks; returns their paths."""
-    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    notebooks = lesson(folder)
+    paths = [path for path, _ in notebooks]
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for at, path in enumerate(paths):
-        notebook = nbformat.read(path, as_version=4)
+    for at, (path, notebook) in enumerate(notebooks):
         title, promise = title_and_promise(notebook)
         links = [("index.html", "Contents")]
         links += [(f"{paths[at - 1].stem}.html", "← before")] if at else []

@@ -11,12 +11,11 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import RustLexer
 
-from page import markdown_of, to_pages
+from page import lesson, markdown_of, to_pages
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets/reveal"
 WIDTH, HEIGHT = 1600, 900
@@ -141,12 +140,11 @@ def page(notebook, path: Path) -> str:
 
 def make(folder: Path, out: Path) -> list:
     """Makes slides of a folder's notebooks; returns their paths."""
-    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    notebooks = lesson(folder)
     out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        text = page(nbformat.read(path, as_version=4), path)
-        (out / f"{path.stem}.html").write_text(text, encoding="utf-8")
-    return paths
+    for path, notebook in notebooks:
+        (out / f"{path.stem}.html").write_text(page(notebook, path), encoding="utf-8")
+    return [path for path, _ in notebooks]
 
 
 def main() -> int:

@@ -165,6 +165,46 @@ fn the_site_has_a_page_for_every_notebook_and_asks_nobody() {
 }
 
 #[test]
+fn an_odd_notebook_is_named_and_the_site_and_the_slides_are_made_without_it() {
+    let layout = Layout::find().unwrap();
+    let folder = out("odd");
+    let good = layout.notebooks().join("05_fine_tune.ipynb");
+    fs::copy(&good, folder.join("05_fine_tune.ipynb")).unwrap();
+    fs::copy(&good, folder.join("05_fine_tune-Copy1.ipynb")).unwrap();
+    for text in ["GLOSSARY.md", "TEACHING.md", "SERVER.md"] {
+        fs::copy(layout.notebooks().join(text), folder.join(text)).unwrap();
+    }
+    fs::write(folder.join("06_empty.ipynb"), "").unwrap();
+    fs::write(folder.join("07_broken.ipynb"), "{\"cells\": [").unwrap();
+    let new = "{\"cells\": [], \"metadata\": {}, \"nbformat\": 4, \"nbformat_minor\": 5}";
+    fs::write(folder.join("08_new.ipynb"), new).unwrap();
+    for maker in ["site_pages.py", "slides.py"] {
+        let made = Command::new(layout.python_env().join("bin/python"))
+            .arg("-B")
+            .arg(layout.root.join("crates/lab/python").join(maker))
+            .arg("--notebooks")
+            .arg(&folder)
+            .arg("--out")
+            .arg(folder.join("out"))
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&made.stdout).into_owned();
+        assert!(made.status.success(), "{maker}: {made:?}");
+        for (name, reason) in [
+            ("05_fine_tune-Copy1.ipynb", "it is a copy"),
+            ("06_empty.ipynb", "it is no notebook"),
+            ("07_broken.ipynb", "it is no notebook"),
+            ("08_new.ipynb", "it does not begin with a title"),
+        ] {
+            let line = format!("left out: {name}: {reason}");
+            assert!(words.contains(&line), "{maker}: {words}");
+        }
+        assert!(folder.join("out/05_fine_tune.html").is_file());
+        assert!(!folder.join("out/08_new.html").exists());
+    }
+}
+
+#[test]
 fn failures_of_every_kind_are_found() {
     let out = out("broken");
     let notebooks = ["broken.ipynb", "exits.ipynb", "killed.ipynb", "torn.ipynb"];
