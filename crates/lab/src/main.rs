@@ -120,14 +120,14 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
         Verb::Class(arguments) => class::class(&layout, &arguments)?,
         Verb::Run(arguments) => {
             net::loopback_up(&layout)?;
-            run::run(arguments)?;
+            run::run(&layout, arguments)?;
         }
         Verb::Browser(arguments) => {
             net::loopback_up(&layout)?;
-            run::browser(arguments)?;
+            run::browser(&layout, arguments)?;
         }
-        Verb::Site { out } => run::site(out)?,
-        Verb::Slides { out } => run::slides(out)?,
+        Verb::Site { out } => run::site(&layout, out)?,
+        Verb::Slides { out } => run::slides(&layout, out)?,
         Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
         Verb::Test { long: false } => suite::test(&layout)?,
         Verb::Test { long: true } => suite::long(&layout)?,

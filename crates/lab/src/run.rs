@@ -69,16 +69,15 @@ pub struct BrowserArgs {
 
 /// Runs notebooks top to bottom. Returns only if it cannot begin: the process becomes the runner,
 /// which ends with 0 when every cell was fine, 1 when one failed, 130 when it was interrupted.
-pub fn run(args: RunArgs) -> Result<()> {
-    let layout = Layout::find()?;
+pub fn run(layout: &Layout, args: RunArgs) -> Result<()> {
     let notebooks = if args.notebooks.is_empty() {
-        lesson(&layout)?
+        lesson(layout)?
     } else {
         args.notebooks
     };
-    let out = out_folder(args.out, &layout, "lesson")?;
-    let (work, originals) = work_folder(&layout, &out, &notebooks)?;
-    let mut runner = program(&layout, "execute.py")?;
+    let out = out_folder(args.out, layout, "lesson")?;
+    let (work, originals) = work_folder(layout, &out, &notebooks)?;
+    let mut runner = program(layout, "execute.py")?;
     runner
         .arg("--work")
         .arg(work)
@@ -94,8 +93,7 @@ pub fn run(args: RunArgs) -> Result<()> {
 }
 
 /// Drives a notebook in JupyterLab in Chromium; says so and does nothing where there is none.
-pub fn browser(args: BrowserArgs) -> Result<()> {
-    let layout = Layout::find()?;
+pub fn browser(layout: &Layout, args: BrowserArgs) -> Result<()> {
     let Some(chromium) = CHROMIUMS.iter().find_map(|name| on_path(name)) else {
         println!(
             "lab browser: skipped, there is no Chromium on PATH ({})",
@@ -103,7 +101,7 @@ pub fn browser(args: BrowserArgs) -> Result<()> {
         );
         return Ok(());
     };
-    let notebooks = lesson(&layout)?;
+    let notebooks = lesson(layout)?;
     let known = notebooks
         .iter()
         .any(|path| path.file_name().is_some_and(|name| *name == *args.notebook));
@@ -114,9 +112,9 @@ pub fn browser(args: BrowserArgs) -> Result<()> {
             layout.notebooks().display()
         );
     }
-    let out = out_folder(args.out, &layout, "browser")?;
-    let (work, _) = work_folder(&layout, &out, &notebooks)?;
-    let mut driver = program(&layout, "browser.py")?;
+    let out = out_folder(args.out, layout, "browser")?;
+    let (work, _) = work_folder(layout, &out, &notebooks)?;
+    let mut driver = program(layout, "browser.py")?;
     driver
         .arg("--chromium")
         .arg(chromium)
@@ -134,19 +132,18 @@ pub fn browser(args: BrowserArgs) -> Result<()> {
 }
 
 /// Makes the static site of the notebooks as they are saved. Returns only if it cannot begin.
-pub fn site(out: Option<PathBuf>) -> Result<()> {
-    pages("site", "site_pages.py", out)
+pub fn site(layout: &Layout, out: Option<PathBuf>) -> Result<()> {
+    pages(layout, "site", "site_pages.py", out)
 }
 
 /// Makes slides of the notebooks as they are saved. Returns only if it cannot begin.
-pub fn slides(out: Option<PathBuf>) -> Result<()> {
-    pages("slides", "slides.py", out)
+pub fn slides(layout: &Layout, out: Option<PathBuf>) -> Result<()> {
+    pages(layout, "slides", "slides.py", out)
 }
 
-fn pages(kind: &str, maker: &str, out: Option<PathBuf>) -> Result<()> {
-    let layout = Layout::find()?;
-    let out = out_folder(out, &layout, kind)?;
-    let mut maker = program(&layout, maker)?;
+fn pages(layout: &Layout, kind: &str, maker: &str, out: Option<PathBuf>) -> Result<()> {
+    let out = out_folder(out, layout, kind)?;
+    let mut maker = program(layout, maker)?;
     let notebooks = layout.notebooks();
     become_program(
         maker

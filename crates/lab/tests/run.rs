@@ -165,6 +165,23 @@ fn the_site_has_a_page_for_every_notebook_and_asks_nobody() {
 }
 
 #[test]
+fn another_root_is_where_notebooks_are_looked_for() {
+    let root = out("another-root");
+    fs::create_dir_all(root.join("notebooks")).unwrap();
+    for verb in ["run", "site", "slides"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+            .arg("--root")
+            .arg(&root)
+            .arg(verb)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{verb}: {words}");
+        assert!(words.contains(root.to_str().unwrap()), "{verb}: {words}");
+    }
+}
+
+#[test]
 fn an_odd_notebook_is_named_and_the_site_and_the_slides_are_made_without_it() {
     let layout = Layout::find().unwrap();
     let folder = out("odd");
