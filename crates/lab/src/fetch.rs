@@ -10,8 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::tools;
 
-/// How often a broken connection is taken up again before we give up.
+/// How often a broken connection is taken up again before we give up, and how often where nothing came yet: perhaps there is no network.
 const ATTEMPTS: u32 = 5;
+const FIRST_ATTEMPTS: u32 = 2;
+/// The longest that a server which is busy can make us wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// An HTTP client for files: system trust store, proxies from the environment, no limit on the
 /// whole transfer but one on every silence.
@@ -49,14 +52,18 @@ pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>
         match transfer(agent, url, &part, &mut progress) {
             Ok(()) => break,
             Err(Broken::Local(error)) => return Err(error),
-            Err(Broken::Remote(error)) => {
+            Err(Broken::Remote(error, wait)) => {
                 // A transfer that moved on earns new attempts; one that does not is over soon.
                 attempt = if length(&part) > before {
                     1
                 } else {
                     attempt + 1
                 };
-                if attempt > ATTEMPTS || length(&part) == 0 {
+                let most = match length(&part) == 0 && wait.is_none() {
+                    true => FIRST_ATTEMPTS,
+                    false => ATTEMPTS,
+                };
+                if attempt > most {
                     return Err(error.context(format!(
                         "cannot download {name}: check the network connection (and HTTPS_PROXY, where a proxy is needed), then run the same command again; it goes on where it stopped"
                     )));
@@ -65,7 +72,7 @@ pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>
                     "  {name}: the connection broke ({error:#}); going on at {}",
                     size(length(&part))
                 );
-                std::thread::sleep(Duration::from_millis(200 << attempt));
+                std::thread::sleep(wait.unwrap_or(Duration::from_millis(200 << attempt)));
             }
         }
     }
@@ -108,9 +115,9 @@ pub fn text(agent: &ureq::Agent, url: &str, accept: &str) -> Result<String> {
         .map_err(|error| anyhow!("{error}"))
 }
 
-/// Why a transfer stopped: whether another try can help.
+/// Why a transfer stopped: whether another try can help, and after how long if the server says so.
 enum Broken {
-    Remote(anyhow::Error),
+    Remote(anyhow::Error, Option<Duration>),
     Local(anyhow::Error),
 }
 
@@ -127,12 +134,20 @@ fn transfer(
     }
     let mut response = request
         .call()
-        .map_err(|error| Broken::Remote(anyhow!("{error}")))?;
+        .map_err(|error| Broken::Remote(anyhow!("{error}"), None))?;
     let (start, append) = match response.status().as_u16() {
         206 => (have, true),
         200 => (0, false),
         // Nothing beyond what we have: the part is the whole file, as its hash will show.
         416 if have > 0 => return Ok(()),
+        // Too many requests, or busy: the server may say when to come again.
+        status @ (429 | 503) => {
+            let after = response.headers().get("retry-after");
+            let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
+            let wait = Duration::from_secs(seconds.unwrap_or(2)).min(LONGEST_WAIT);
+            let error = anyhow!("the server is busy (it answered {status})");
+            return Err(Broken::Remote(error, Some(wait)));
+        }
         status => {
             return Err(Broken::Local(anyhow!(
                 "the server answered {status} for {url}"
@@ -150,7 +165,7 @@ fn transfer(
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Broken::Remote(anyhow!("{error}"))),
+            Err(error) => return Err(Broken::Remote(anyhow!("{error}"), None)),
         };
         file.write_all(&buffer[..count])
             .map_err(|error| Broken::Local(full_disk(error, part)))?;
@@ -158,11 +173,11 @@ fn transfer(
         progress.at(done);
     }
     match total {
-        Some(total) if done < total => Err(Broken::Remote(anyhow!(
-            "the server closed it after {} of {}",
-            size(done),
-            size(total)
-        ))),
+        Some(total) if done < total => {
+            let (done, total) = (size(done), size(total));
+            let error = anyhow!("the server closed it after {done} of {total}");
+            Err(Broken::Remote(error, None))
+        }
         _ => Ok(()),
     }
 }

@@ -77,6 +77,45 @@ fn what_an_earlier_run_left_is_used_and_a_server_without_ranges_is_borne() {
 }
 
 #[test]
+fn a_server_that_is_busy_or_drops_the_first_connection_is_asked_again() {
+    for first in ["429 Too Many Requests", "503 Service Unavailable", ""] {
+        let scratch = Scratch::new("busy");
+        let (address, seen) = serve(Box::new(move |number, _, stream| match number {
+            0 if first.is_empty() => {}
+            0 => reply(stream, first, "Retry-After: 0\r\n", 0, b""),
+            _ => reply(stream, "200 OK", "", content().len(), &content()),
+        }));
+        let target = scratch.0.join("file");
+        fetch(&agent(Duration::from_secs(2)), &address, &target, None).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), content(), "{first}");
+        assert_eq!(seen.lock().unwrap().len(), 2, "{first}");
+    }
+}
+
+#[test]
+fn a_server_that_stays_busy_is_one_clear_error() {
+    let scratch = Scratch::new("stays-busy");
+    let (address, seen) = serve(Box::new(|_, _, stream| {
+        reply(
+            stream,
+            "503 Service Unavailable",
+            "Retry-After: 0\r\n",
+            0,
+            b"",
+        );
+    }));
+    let target = scratch.0.join("file");
+    let error = fetch(&agent(Duration::from_secs(2)), &address, &target, None).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("busy (it answered 503)") && text.contains("run the same command again"),
+        "{text}"
+    );
+    assert_eq!(seen.lock().unwrap().len(), 5);
+    assert!(names(&scratch.0).is_empty());
+}
+
+#[test]
 fn a_wrong_hash_is_named_and_nothing_stays() {
     let scratch = Scratch::new("hash");
     let (address, _) = serve(Box::new(|_, _, stream| {
