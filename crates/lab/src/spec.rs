@@ -98,7 +98,7 @@ fn overrides(layout: &Layout) -> Result<(PathBuf, String, String)> {
         .python_env()
         .join("share/jupyter/lab/settings/overrides.json");
     let old = fs::read_to_string(&path).unwrap_or_default();
-    let mut settings: Value = serde_json::from_str(&old).unwrap_or_else(|_| json!({}));
+    let mut settings = settings_of(&old).unwrap_or_else(|| json!({}));
     settings["@jupyterlab/apputils-extension:notification"] =
         json!({"checkForUpdates": false, "doNotDisturbMode": false, "fetchNews": "false"});
     settings["jupyterlab-rise:plugin"] = json!({
@@ -108,6 +108,12 @@ fn overrides(layout: &Layout) -> Result<(PathBuf, String, String)> {
         "overlay": format!("<style>{SLIDES}</style>"),
     });
     Ok((path, old, format!("{settings:#}\n")))
+}
+
+/// The settings in a file's text. None where it holds something else, such as JSON with comments.
+fn settings_of(text: &str) -> Option<Value> {
+    let found: Value = serde_json::from_str(text).ok()?;
+    found.is_object().then_some(found)
 }
 
 /// Is everything as this program would write it?
@@ -145,7 +151,16 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     for (path, text) in files(layout)? {
         tools::write_whole(&path, text)?;
     }
-    let (path, _, text) = overrides(layout)?;
+    let (path, old, text) = overrides(layout)?;
+    if !old.trim().is_empty() && settings_of(&old).is_none() {
+        let aside = path.with_extension("json.before");
+        tools::write_whole(&aside, old)?;
+        println!(
+            "{} is no plain JSON; it is now {}",
+            path.display(),
+            aside.display()
+        );
+    }
     tools::write_whole(&path, text)?;
     let (launcher, new) = (layout.launcher(), layout.kernel().join(".lab"));
     let copied = fs::copy(program()?, &new).and_then(|_| fs::rename(&new, &launcher));
@@ -154,4 +169,17 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
 
 fn program() -> Result<PathBuf> {
     env::current_exe().context("the system does not say where this program is")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_json_with_names_is_settings() {
+        assert_eq!(settings_of("{\"a\": 1}"), Some(json!({"a": 1})));
+        for text in ["", "[1]", "// mine\n{\"a\": 1}"] {
+            assert_eq!(settings_of(text), None, "{text}");
+        }
+    }
 }
