@@ -1,6 +1,7 @@
 //! What a machine must bring: Rust, Python, a C++ compiler; and where its cargo keeps crates.
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -37,7 +38,24 @@ pub fn rust() -> Result<String> {
     }
     tools::output(Command::new("cargo").arg("-V"))
         .with_context(|| format!("no working `cargo` on PATH: {fix}"))?;
+    // Cells are linked with it. Some distributions leave it out, and evcxr says so only after minutes of compiling.
+    let libraries = tools::output(Command::new("rustc").args(["--print", "target-libdir"]))?;
+    if fs::read_dir(&libraries).is_ok_and(|entries| !holds_shared_std(entries)) {
+        bail!(
+            "this Rust has no shared standard library, which notebooks need (no libstd-*{} in {libraries}): {fix}",
+            env::consts::DLL_SUFFIX
+        );
+    }
     Ok(text.split(" (").next().unwrap_or(&text).to_owned())
+}
+
+fn holds_shared_std(entries: fs::ReadDir) -> bool {
+    let is_std = |name: &str| {
+        name.trim_start_matches("lib").starts_with("std-")
+            && name.ends_with(env::consts::DLL_SUFFIX)
+    };
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    names.any(|name| is_std(&name.to_string_lossy()))
 }
 
 /// The whole of what `rustc -vV` says: what a build directory depends on.

@@ -60,6 +60,34 @@ fn rust_that_is_missing_or_too_old() {
 }
 
 #[test]
+fn rust_without_a_shared_standard_library() {
+    let scratch = Scratch::new("no-shared-std");
+    let (layout, libraries) = (scratch.layout(), scratch.0.join("libraries"));
+    fs::create_dir_all(&libraries).unwrap();
+    fs::write(libraries.join("libstd-1.rlib"), "").unwrap();
+    let answers = format!(
+        "case \"$*\" in *target-libdir*) echo '{}';; *) echo '{}';; esac",
+        libraries.display(),
+        RUST.1
+    );
+    scratch.script("bin/rustc", &answers);
+    scratch.script("bin/cargo", &format!("echo '{}'", CARGO.1));
+    let set_up = || {
+        let path = scratch.0.join("bin");
+        let output = lab(&layout).arg("setup").env("PATH", path).output();
+        text(&output.unwrap())
+    };
+    let words = set_up();
+    assert!(
+        words.contains("this Rust has no shared standard library") && words.contains("rustup"),
+        "{words}"
+    );
+    let shared = format!("libstd-1{}", std::env::consts::DLL_SUFFIX);
+    fs::write(libraries.join(shared), "").unwrap();
+    assert!(set_up().contains("no Python on PATH"));
+}
+
+#[test]
 fn python_that_is_missing_or_too_old() {
     let text = setup_with("no-python", &[RUST, CARGO]);
     assert!(
