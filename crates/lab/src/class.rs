@@ -109,7 +109,11 @@ fn measure(layout: &Layout, args: &ClassArgs, url: &str, token: &str, hub: &Chil
 
 /// Asks the hub to end, which ends the servers and the proxy.
 fn stop(hub: &mut Child) -> Result<()> {
-    let _ = tools::output(Command::new("kill").arg(hub.id().to_string()));
+    // The shell's own: not every machine has a program of that name.
+    let kill = ["-c", "kill \"$0\"", &hub.id().to_string()];
+    if let Err(error) = tools::output(Command::new("sh").args(kill)) {
+        hub.kill().with_context(|| format!("{error:#}"))?;
+    }
     hub.wait().context("JupyterHub is lost").map(drop)
 }
 
