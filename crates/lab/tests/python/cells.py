@@ -282,7 +282,6 @@ Reference::new(&classifier, &mnist.train.first(500)?, &mnist.test.first(500)?, 2
 class_accuracy(&classifier, &clean, &mnist.test.labels(10)?)?
 Unet::trained("unet")?
 UnetConfig::default()
-Predicts::Noise
 Pad::new("saved/pad.png", 28)?
 Series::new("a", [(0.0, 1.0)])
 compare(("a", &clean), ("b", &noisy))
@@ -292,6 +291,7 @@ histogram("title", "x", &[("a", &clean)])
 rows(&[("a", &clean)])
 rows_with_captions(&[("a", &clean)], &[""; 10])
 scatter(&[("a", &Tensor::zeros([5, 2], (Kind::Float, Device::Cpu)))])
+scatter_animation(&[Tensor::zeros([5, 2], (Kind::Float, Device::Cpu))])
 table(&["a"], vec![vec!["b".to_owned()]], "caption")
 Array1::from_vec(vec![1.0])
 Array2::<f64>::zeros((2, 2))
