@@ -23,6 +23,8 @@ TEMPLATE = """
 /* JupyterLab's own colours for numbers, comments and prompts are too pale to read for some. */
 body { --jp-mirror-editor-number-color: #006100; --jp-mirror-editor-comment-color: #2b5f5f; }
 .jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1 !important; }
+/* So are the compiler's colours on the red of an error. */
+[data-mime-type="application/vnd.jupyter.stderr"] span { color: #7a1f1f !important; }
 .jp-RenderedHTMLCommon a { text-decoration: underline !important; }
 summary { font: var(--jp-ui-font-size1) var(--jp-ui-font-family); padding: 4px 84px; cursor: pointer; }</style>
 {%- endblock -%}
