@@ -118,7 +118,7 @@ def make(folder: Path, out: Path) -> list:
         text = text.replace("</body>", SEARCH + "</body>")
         (out / f"{path.stem}.html").write_text(text, encoding="utf-8")
         shutil.copyfile(path, out / path.name)
-        rows.append(f'<tr><td><a href="{path.stem}.html">{html.escape(title)}</a></td><td>{markdown2html_mistune(promise)}</td></tr>')
+        rows.append(f'<tr><td><a href="{path.stem}.html">{html.escape(title)}</a></td><td>{to_pages(markdown2html_mistune(promise))}</td></tr>')
     links = [("index.html", "Contents")]
     for name, title, promise in TEXTS:
         body = to_pages(markdown2html_mistune((folder / name).read_text(encoding="utf-8")))
