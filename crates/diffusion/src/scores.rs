@@ -68,6 +68,23 @@ fn to_array(features: &Tensor) -> Result<Array2<f64>> {
     )?)
 }
 
+/// Fails for sets of features whose distance is not defined.
+fn check_features(a: &Array2<f64>, b: &Array2<f64>) -> Result<()> {
+    for features in [a, b] {
+        ensure!(
+            features.nrows() >= 2 && features.ncols() == a.ncols() && features.ncols() > 0,
+            "expected two sets of at least two rows, with the same number of features; got {:?} and {:?}",
+            a.dim(),
+            b.dim()
+        );
+        ensure!(
+            features.iter().all(|x| x.is_finite()),
+            "a set of features holds numbers that are not finite"
+        );
+    }
+    Ok(())
+}
+
 fn check_labels(images: &Tensor, labels: &[i64]) -> Result<()> {
     let count = images.size().first().copied().unwrap_or(0);
     ensure!(

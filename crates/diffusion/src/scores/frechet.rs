@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, Axis};
 use tch::{Kind, Tensor};
 
-use super::features;
+use super::{check_features, features};
 use crate::data::Split;
 use crate::network::Network;
 
@@ -30,18 +30,7 @@ use crate::network::Network;
 /// # }
 /// ```
 pub fn frechet_distance(a: &Array2<f64>, b: &Array2<f64>) -> Result<f64> {
-    for features in [a, b] {
-        ensure!(
-            features.nrows() >= 2 && features.ncols() == a.ncols(),
-            "expected two sets of at least two rows, with the same number of features; got {:?} and {:?}",
-            a.dim(),
-            b.dim()
-        );
-        ensure!(
-            features.iter().all(|x| x.is_finite()),
-            "a set of features holds numbers that are not finite"
-        );
-    }
+    check_features(a, b)?;
     let (mean_a, cov_a) = moments(a)?;
     let (mean_b, cov_b) = moments(b)?;
     let between = (&mean_a - &mean_b).mapv(|x| x * x).sum();

@@ -1,7 +1,9 @@
 //! The kernel distance between two sets of features.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use ndarray::Array2;
+
+use super::check_features;
 
 /// The kernel distance between two sets of features `(N, D)` and `(M, D)`: the unbiased estimate of the squared maximum mean
 /// discrepancy (Gretton et al. 2012, eq. 3) with the kernel `k(x, y) = (x·y / D + 1)³` (Bińkowski et al. 2018, "Demystifying MMD GANs",
@@ -25,18 +27,7 @@ use ndarray::Array2;
 /// # }
 /// ```
 pub fn kernel_distance(a: &Array2<f64>, b: &Array2<f64>) -> Result<f64> {
-    for features in [a, b] {
-        ensure!(
-            features.nrows() >= 2 && features.ncols() == a.ncols() && features.ncols() > 0,
-            "expected two sets of at least two rows, with the same number of features; got {:?} and {:?}",
-            a.dim(),
-            b.dim()
-        );
-        ensure!(
-            features.iter().all(|x| x.is_finite()),
-            "a set of features holds numbers that are not finite"
-        );
-    }
+    check_features(a, b)?;
     let between = kernel(a, b).sum() / (a.nrows() * b.nrows()) as f64;
     Ok(mean_within(a) + mean_within(b) - 2.0 * between)
 }

@@ -129,7 +129,7 @@ fn draw(
         for (&(from, to), number) in skips.iter().zip(1..) {
             let ((x, y), (to_x, to_y)) = (middle(from), middle(to));
             let above = y.min(to_y) - BLOCK / 2 - number * ARC * 2 / 3;
-            let (x, to_x) = (x + number * GAP, to_x);
+            let x = x + number * GAP;
             let corners = [
                 (x, y - BLOCK / 2),
                 (x, above),

@@ -252,9 +252,16 @@ fn a_vertical_axis_that_begins_above_0_says_so() {
 #[test]
 fn points_that_move_are_a_gif_with_the_last_frame_among_them() {
     let frame = |at: i64| Tensor::full([5, 2], at, (Kind::Float, Device::Cpu));
-    let frames: Vec<Tensor> = (0..101).map(frame).collect();
+    let mut frames: Vec<Tensor> = (0..101).map(frame).collect();
     let film = scatter_animation(&frames);
-    assert!(film.html().unwrap().contains("data:image/gif;base64,"));
+    let before = film.html().unwrap();
+    assert!(before.contains("data:image/gif;base64,"));
+    // Another last frame within the same axes is another animation; the one before it is not shown.
+    frames[99] = frame(3);
+    assert_eq!(scatter_animation(&frames).html().unwrap(), before);
+    frames[99] = frame(99);
+    let _ = frames[100].get(0).fill_(50.0);
+    assert_ne!(scatter_animation(&frames).html().unwrap(), before);
     assert_eq!(film.alt_text(), "An animation of 5 points");
     assert!(scatter_animation(&[]).html().is_err());
     let wrong = Tensor::zeros([5, 3], (Kind::Float, Device::Cpu));
