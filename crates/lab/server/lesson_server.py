@@ -65,8 +65,10 @@ def question(code: str, cursor: int) -> tuple[str, int]:
     """The code and the place in it at which the kernel finds what the cursor is at.
 
     That is the name under the cursor, or the function or struct between whose brackets the cursor stands. What is
-    left open before it would only confuse: of the statement, the innermost expression remains.
+    left open before it would only confuse: of the statement, the innermost expression remains. The kernel's own commands
+    are left out: half of `:dep name = …` would send it to look for a crate.
     """
+    code = re.sub(r"^[ \t]*:[a-z].*$", lambda line: " " * len(line.group()), code, flags=re.M)
     opened, begins = [], [0]  # brackets, and where at each depth the last expression begins
 
     def asked(depth: int, end: int) -> tuple[str, int]:
