@@ -1,6 +1,6 @@
 """Starts one kernel on trial, so that it learns what later ones remember; `lab setup` calls it.
 
-The kernel is led to the memory that it fills by a variable (`LAB_MEMORY`, crates/lab/src/memory.rs). Two mistakes are
+The kernel is led to the memory that it fills by a variable (`LAB_MEMORY`, crates/kernel/src/memory.rs). Two mistakes are
 made on purpose: one that the compiler finds, and one at which the type of a variable cannot be found out, so that the kernel checks the cell.
 """
 

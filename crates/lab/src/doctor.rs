@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
-use crate::layout::Layout;
-use crate::parts::{Finding, PARTS};
+use crate::setup::part::Finding;
+use crate::setup::{PARTS, rehearsal};
+use kernel::machine::layout::Layout;
 
 /// A line for each part; true when all is well. `deep` also hashes libtorch.
 pub fn doctor(layout: &Layout, deep: bool) -> Result<bool> {
@@ -18,6 +19,9 @@ pub fn doctor(layout: &Layout, deep: bool) -> Result<bool> {
         };
         well &= state == "found";
         println!("{:<9} {state:<8} {text}", part.name);
+    }
+    for (speed_up, state) in rehearsal::speed_ups(layout) {
+        println!("{:<9} {speed_up}: {state}", "speed-up");
     }
     println!("{:<9} {}", "clone", layout.root.display());
     println!("{:<9} {}", "cache", layout.cache.display());

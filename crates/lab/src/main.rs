@@ -1,20 +1,17 @@
 //! The command line of the workbench; `make` calls it.
 
-use std::env;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use kernel::machine::layout::Layout;
 use lab::bench::BenchArgs;
 use lab::class::ClassArgs;
-use lab::layout::{CARGO, LINKER, Layout, WITNESS};
-use lab::parts::Options;
-use lab::run::{BrowserArgs, RunArgs};
-use lab::{
-    bench, cargo, cell_linker, class, doctor, jupyter, kernel, net, recompile, run, setup, suite,
-};
+use lab::notebooks::{BrowserArgs, RunArgs, jupyter, suite};
+use lab::setup::net;
+use lab::setup::part::Options;
+use lab::{bench, class, doctor, notebooks, publish, setup};
 
 /// The workbench of the lesson.
 #[derive(Parser)]
@@ -72,33 +69,10 @@ enum Verb {
         #[arg(long)]
         long: bool,
     },
-    /// What Jupyter starts as the kernel `rust`
-    #[command(hide = true)]
-    Kernel { connection_file: PathBuf },
-    /// Removes a kernel's directory when the kernel has ended
-    #[command(hide = true)]
-    Janitor {
-        kernel: u32,
-        folder: PathBuf,
-        server: Option<u32>,
-    },
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().collect();
-    let end = match arguments.split_first() {
-        Some((program, arguments)) if cargo::is_called(program, CARGO) => {
-            cargo::as_cargo(program, arguments)
-        }
-        Some((program, arguments)) if cargo::is_called(program, WITNESS) => {
-            recompile::witness(arguments)
-        }
-        Some((program, arguments)) if cargo::is_called(program, LINKER) => {
-            cell_linker::link(arguments)
-        }
-        _ => act(Arguments::parse()),
-    };
-    match end {
+    match act(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -120,23 +94,17 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
         Verb::Class(arguments) => class::class(&layout, &arguments)?,
         Verb::Run(arguments) => {
             net::loopback_up(&layout)?;
-            run::run(&layout, arguments)?;
+            notebooks::run(&layout, arguments)?;
         }
         Verb::Browser(arguments) => {
             net::loopback_up(&layout)?;
-            run::browser(&layout, arguments)?;
+            notebooks::browser(&layout, arguments)?;
         }
-        Verb::Site { out } => run::site(&layout, out)?,
-        Verb::Slides { out } => run::slides(&layout, out)?,
+        Verb::Site { out } => publish::site(&layout, out)?,
+        Verb::Slides { out } => publish::slides(&layout, out)?,
         Verb::Bench(arguments) => bench::bench(&layout, &arguments)?,
         Verb::Test { long: false } => suite::test(&layout)?,
         Verb::Test { long: true } => suite::long(&layout)?,
-        Verb::Kernel { connection_file } => kernel::kernel(&layout, &connection_file)?,
-        Verb::Janitor {
-            kernel,
-            folder,
-            server,
-        } => kernel::janitor(kernel, &folder, server),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use lab::layout::Layout;
+use kernel::machine::layout::Layout;
 
 /// Runs a part of `python/cells.py` in a folder of its own below `target`, because kernels build there.
 fn part(name: &str, times: u32) {

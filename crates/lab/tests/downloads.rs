@@ -8,9 +8,9 @@ use std::fs;
 use std::time::Duration;
 
 use common::{Scratch, names, reply, serve};
-use lab::fetch::{agent, fetch, part_of};
-use lab::index::{Wheel, bring_from};
-use lab::tools::sha256;
+use kernel::machine::tools::sha256;
+use lab::setup::fetch::{agent, fetch, part_of};
+use lab::setup::index::{Wheel, bring_from};
 
 fn content() -> Vec<u8> {
     (0..300_000u32)

@@ -17,10 +17,12 @@ use std::process::Command;
 
 use common::own::Own;
 use common::{Scratch, text};
-use lab::layout::{Layout, SUPPORT_CRATE};
-use lab::local::{self, LocalCrate};
-use lab::parts::Options;
-use lab::{analyzer, seed, spec, toolchain, tools};
+use kernel::local::{self, LocalCrate};
+use kernel::machine::layout::{Layout, SUPPORT_CRATE};
+use kernel::machine::{compilers, tools};
+use kernel::{variables, warm};
+use lab::setup::part::Options;
+use lab::setup::{analyzer, seed};
 use serde_json::json;
 
 /// The local crates by name, each with the names of the local crates that it depends on.
@@ -57,7 +59,7 @@ fn followed(number: u32, below: &[String]) -> String {
 
 /// Calls the function `run` of a cell's library.
 fn call(library: &Path) -> u32 {
-    let (python, _) = toolchain::python().unwrap();
+    let (python, _) = compilers::python().unwrap();
     let script = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).run())";
     let printed = tools::output(Command::new(python).args(["-c", script]).arg(library)).unwrap();
     printed.parse().unwrap()
@@ -165,8 +167,8 @@ fn an_edit_of_each_real_crate_makes_the_warm_directory_stale() {
     let scratch = Scratch::new("stale");
     let layout = copy_of_this_clone(&scratch, scratch.0.join("cache"));
     let write_stamp = || {
-        let stamp = seed::stamp(&layout).unwrap();
-        tools::write_whole(&layout.seed().join(seed::STAMP), stamp).unwrap();
+        let stamp = warm::stamp(&layout).unwrap();
+        tools::write_whole(&layout.seed().join(warm::STAMP), stamp).unwrap();
     };
     write_stamp();
     let crates = local::crates(&layout).unwrap();
@@ -174,11 +176,11 @@ fn an_edit_of_each_real_crate_makes_the_warm_directory_stale() {
         assert!(local.folder.starts_with(&layout.root), "{local:?}");
         fs::create_dir_all(local.folder.join("tests")).unwrap();
         fs::write(local.folder.join("tests/more.rs"), "").unwrap();
-        assert!(seed::is_fresh(&layout), "a test of {}", local.name);
+        assert!(warm::is_fresh(&layout), "a test of {}", local.name);
         append(local, &followed(1, &[]));
-        assert!(!seed::is_fresh(&layout), "{}", local.name);
+        assert!(!warm::is_fresh(&layout), "{}", local.name);
         write_stamp();
-        assert!(seed::is_fresh(&layout));
+        assert!(warm::is_fresh(&layout));
     }
 }
 
@@ -200,15 +202,15 @@ fn a_real_kernel_follows_an_edit_of_each_crate() {
     for local in &crates {
         append(local, &followed(1, &edges[&local.name]));
     }
-    fs::copy(env!("CARGO_BIN_EXE_lab"), layout.launcher()).unwrap();
+    fs::copy(real.launcher(), layout.launcher()).unwrap();
     analyzer::make(&layout, &Options::default()).unwrap();
     seed::make(&layout, &Options::default()).unwrap();
     let kernel = json!({
-        "argv": [env!("CARGO_BIN_EXE_lab"), "--root", layout.root, "kernel", "{connection_file}"],
+        "argv": [layout.launcher(), "--root", layout.root, "start", "{connection_file}"],
         "display_name": "Rust",
         "language": "rust",
         "interrupt_mode": "message",
-        "env": spec::environment(&layout).unwrap().into_iter().collect::<BTreeMap<_, _>>(),
+        "env": variables::of_kernels(&layout).unwrap().into_iter().collect::<BTreeMap<_, _>>(),
     });
     let path = scratch.0.join("share/jupyter/kernels/rust/kernel.json");
     tools::write_whole(&path, kernel.to_string()).unwrap();
@@ -241,7 +243,7 @@ with Kernel(Path(sys.argv[2]), Path(sys.argv[2], "kernel.log")) as kernel:
 print(result.text("stdout"))
 "#;
     let mut python = Command::new(real.python());
-    tools::without_cargo_variables(&mut python)
+    variables::without_leftovers(&mut python)
         .args(["-B", "-c", script])
         .arg(real.root.join("crates/lab/python"))
         .arg(&scratch.0)

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Scratch, names};
-use lab::mnist::make;
-use lab::parts::Options;
+use lab::setup::mnist::make;
+use lab::setup::part::Options;
 
 /// What set-up says to such a folder. Nothing of it may stay in the cache.
 fn refused(name: &str, prepare: impl Fn(&Path)) -> String {
@@ -123,13 +123,16 @@ fn the_real_files_raw_and_packed() {
         },
     )
     .unwrap();
-    let found = lab::mnist::check(&layout, false).unwrap();
-    assert!(matches!(found, lab::parts::Finding::Found(_)), "{found:?}");
+    let found = lab::setup::mnist::check(&layout, false).unwrap();
+    assert!(
+        matches!(found, lab::setup::part::Finding::Found(_)),
+        "{found:?}"
+    );
     assert_eq!(names(&layout.mnist()).len(), 4);
 }
 
 fn real_files() -> Option<PathBuf> {
-    let folder = lab::layout::Layout::find().unwrap().mnist();
+    let folder = kernel::machine::layout::Layout::find().unwrap().mnist();
     folder
         .join("t10k-labels-idx1-ubyte")
         .is_file()

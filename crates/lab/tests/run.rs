@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use lab::layout::Layout;
+use kernel::machine::layout::Layout;
 use serde_json::Value;
 
 fn notebook(name: &str) -> PathBuf {
@@ -26,6 +26,15 @@ fn out(name: &str) -> PathBuf {
 }
 
 fn lab(arguments: &[&str], out: &Path, notebooks: &[PathBuf]) -> Output {
+    lab_with(&[], arguments, out, notebooks)
+}
+
+fn lab_with(
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+    out: &Path,
+    notebooks: &[PathBuf],
+) -> Output {
     let env = Layout::find().unwrap().python_env();
     assert!(
         env.join("share/jupyter/kernels/rust/kernel.json").exists(),
@@ -39,6 +48,7 @@ fn lab(arguments: &[&str], out: &Path, notebooks: &[PathBuf]) -> Output {
         .arg("--out")
         .arg(out)
         .args(notebooks)
+        .envs(variables.iter().copied())
         .output()
         .unwrap()
 }
@@ -91,6 +101,24 @@ fn a_kernel_asks_the_real_cargo_nothing() {
         executed.contains("still lent: true"),
         "the real cargo was called (if the lesson's crates were edited, run `make setup` first): {executed}"
     );
+}
+
+#[test]
+fn a_kernel_without_its_speed_ups_gives_the_same_answers() {
+    let out = out("plain");
+    let [original, shows] = ["remembers.ipynb", "shows.ipynb"].map(|name| {
+        fs::copy(notebook(name), out.join(name)).unwrap();
+        out.join(name)
+    });
+    let output = lab_with(
+        &[("LAB_PLAIN", "1")],
+        &["--no-html", "--update"],
+        &out.join("results"),
+        &[original.clone(), shows],
+    );
+    assert!(output.status.success(), "{output:?}");
+    let executed = fs::read_to_string(&original).unwrap();
+    assert!(executed.contains("still lent: false"), "{executed}");
 }
 
 #[test]
@@ -149,7 +177,7 @@ fn the_site_has_a_page_for_every_notebook_and_asks_nobody() {
     assert!(made.status.success(), "{made:?}");
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     let index = read("index.html");
-    let notebooks = lab::run::lesson(&Layout::find().unwrap()).unwrap();
+    let notebooks = lab::notebooks::lesson(&Layout::find().unwrap()).unwrap();
     for path in &notebooks {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         assert!(index.contains(&format!("href=\"{stem}.html\"")), "{stem}");

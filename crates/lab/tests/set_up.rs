@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{Scratch, lab, text};
-use lab::layout::Layout;
+use kernel::machine::layout::Layout;
 
 /// Runs `lab setup` where only these programs exist: name and what they print.
 fn setup_with(name: &str, programs: &[(&str, &str)]) -> String {
@@ -116,7 +116,7 @@ fn no_network_on_the_first_set_up() {
     let layout = scratch.layout();
     fs::write(
         layout.root.join("requirements.txt"),
-        "no-such-package==1.0\n",
+        format!("no-such-package==1.0 --hash=sha256:{}\n", "0".repeat(64)),
     )
     .unwrap();
     let output = lab(&layout)
@@ -133,6 +133,31 @@ fn no_network_on_the_first_set_up() {
             && text.contains("the network is needed for this once"),
         "{text}"
     );
+}
+
+#[test]
+fn only_the_lessons_conda_environment_is_used() {
+    let scratch = Scratch::new("conda");
+    let layout = scratch.layout();
+    for (environment, used) in [("mine", false), ("base", false), ("diffusion-lesson", true)] {
+        let prefix = scratch.0.join("envs").join(environment);
+        let output = lab(&layout)
+            .arg("doctor")
+            .env("CONDA_PREFIX", &prefix)
+            .env("CONDA_DEFAULT_ENV", environment)
+            .output()
+            .unwrap();
+        let expected = match used {
+            true => prefix,
+            false => layout.target().join("python"),
+        };
+        let words = format!("no Python environment in {} yet", expected.display());
+        assert!(
+            text(&output).contains(&words),
+            "{environment}: {}",
+            text(&output)
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! Who may write where, and when.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::machine::layout::Layout;
+
+/// One run at a time works in a folder: a set-up in the clone's or in the cache that clones share, or the measurements.
+///
+/// # Errors
+/// If the folder or its lock cannot be made.
+pub fn turn(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| {
+        format!(
+            "cannot make {}: change its permissions (DIFFUSION_CACHE names another cache)",
+            folder.display()
+        )
+    })?;
+    let path = folder.join("setup.lock");
+    let file = file(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if !is_free(&file) {
+        println!(
+            "  another run is at work in {}; waiting for it",
+            folder.display()
+        );
+        alone(&file).with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// Waits for a lock that nobody else holds. A file system that knows no locks (some networks' and containers') gives none; there, two
+/// who work at the same time are not kept apart.
+///
+/// # Errors
+/// What the system says, if it is something else.
+pub fn alone(file: &File) -> io::Result<()> {
+    if_there_are_locks(file.lock())
+}
+
+/// The same for a lock that others may hold as well.
+///
+/// # Errors
+/// What the system says.
+pub fn shared(file: &File) -> io::Result<()> {
+    if_there_are_locks(file.lock_shared())
+}
+
+/// Whether nobody holds this lock. Without locks that cannot be known, and it counts as free.
+pub fn is_free(file: &File) -> bool {
+    match file.try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => is_unknown(&error),
+    }
+}
+
+fn if_there_are_locks(locked: io::Result<()>) -> io::Result<()> {
+    match locked {
+        Err(error) if is_unknown(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// `ENOSYS` and `ENOTSUP`, which the standard library has one word for, and `ENOLCK`, for which it has none.
+fn is_unknown(error: &io::Error) -> bool {
+    const ENOLCK: i32 = if cfg!(target_os = "macos") { 77 } else { 37 };
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(ENOLCK)
+}
+
+/// A file for a lock. A shared lock on a network's file system needs a file that may be read, one held alone a file that may be written.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn file(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+/// Who copies the warm directory holds this lock shared; who swaps it, or makes and sweeps kernels' directories, alone.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn house(layout: &Layout) -> Result<File> {
+    let path = layout.kernel().join("lock");
+    fs::create_dir_all(layout.kernel())
+        .with_context(|| format!("cannot make {}", layout.kernel().display()))?;
+    file(&path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_system_without_locks_gives_none_and_other_errors_count() {
+        let nosys = io::Error::from_raw_os_error(38);
+        assert!(!cfg!(target_os = "linux") || if_there_are_locks(Err(nosys)).is_ok());
+        assert!(if_there_are_locks(Err(io::ErrorKind::PermissionDenied.into())).is_err());
+    }
+
+    #[test]
+    fn a_lock_is_free_once_its_file_is_closed() {
+        let path = std::env::temp_dir().join(format!("lab-test-lock-{}", std::process::id()));
+        let held = file(&path).unwrap();
+        alone(&held).unwrap();
+        assert!(!is_free(&file(&path).unwrap()));
+        drop(held);
+        assert!(is_free(&file(&path).unwrap()));
+        let readers = [file(&path).unwrap(), file(&path).unwrap()];
+        readers.iter().for_each(|reader| shared(reader).unwrap());
+        assert!(!is_free(&file(&path).unwrap()));
+        fs::remove_file(path).unwrap();
+    }
+}

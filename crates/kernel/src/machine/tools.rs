@@ -1,0 +1,173 @@
+//! Running other programs, and small things with files that several parts need.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+/// Runs a program to its end and returns what it printed. An error carries its last lines.
+pub fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("`{name}` could not be started"))?;
+    if !output.status.success() {
+        bail!(
+            "`{}` failed ({}):\n{}",
+            shown(command),
+            output.status,
+            tail(&output)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Runs a program with its output on the terminal.
+pub fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("`{name}` could not be started"))?;
+    if !status.success() {
+        bail!(
+            "`{}` failed ({status}); its own words stand above",
+            shown(command)
+        );
+    }
+    Ok(())
+}
+
+/// The command as one would type it.
+pub fn shown(command: &Command) -> String {
+    let mut text = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        let _ = write!(text, " {}", argument.to_string_lossy());
+    }
+    text
+}
+
+/// SHA-256 of some bytes, in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 of a file, in hex.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file =
+        fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    std::io::copy(&mut file, &mut HashWriter(&mut hasher))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Lets `std::io::copy` feed a hash.
+pub struct HashWriter<'a>(pub &'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes in hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Writes a file through a temporary neighbour, so that nobody ever reads half of it.
+pub fn write_whole(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
+    let folder = path
+        .parent()
+        .with_context(|| format!("{} has no folder", path.display()))?;
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let half = folder.join(format!(".{name}.{}", std::process::id()));
+    let written = fs::write(&half, text).and_then(|()| fs::rename(&half, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&half);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Removes a directory that may not be there.
+pub fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a directory in the place of another, which others may be using: there is no more than a moment without one.
+///
+/// # Errors
+/// If one of them cannot be renamed or removed.
+pub fn swap_in(new: &Path, place: &Path) -> Result<()> {
+    let old = place.with_extension("old");
+    remove_dir(&old)?;
+    if place.exists() {
+        fs::rename(place, &old).with_context(|| format!("cannot rename {}", place.display()))?;
+    }
+    fs::rename(new, place).with_context(|| format!("cannot rename {}", new.display()))?;
+    remove_dir(&old)
+}
+
+/// `3.2 s`, `2 min 05 s`.
+pub fn seconds(time: Duration) -> String {
+    let whole = time.as_secs();
+    if whole < 60 {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    }
+}
+
+fn tail(output: &Output) -> String {
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Runs a program that may take minutes. On a terminal its own progress is enough; elsewhere we
+/// say every few seconds that it is still at work.
+pub fn run_visibly(command: &mut Command, doing: &str) -> Result<()> {
+    println!("  {doing} …");
+    if std::io::stderr().is_terminal() {
+        return run(command);
+    }
+    let began = Instant::now();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let doing = doing.to_owned();
+    let ticker = thread::spawn(move || {
+        while stopped.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout)
+        {
+            println!("  still {doing} [{}]", seconds(began.elapsed()));
+        }
+    });
+    let result = run(command);
+    drop(stop);
+    let _ = ticker.join();
+    result
+}

@@ -1,0 +1,104 @@
+//! A kernel started on trial, when all the rest is there.
+//!
+//! It fills the memory of the warm directory ([`kernel::memory`]), so that the first kernel of a class starts as quickly as any other;
+//! and it shows before the class that a kernel starts and finds the lesson.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use kernel::machine::layout::{Layout, SUPPORT_CRATE};
+use kernel::machine::{locks, tools};
+use kernel::speed::{self, SpeedUp};
+use kernel::{memory, variables, warm};
+
+use crate::setup::part::{Finding, Options};
+use crate::setup::{net, python};
+
+/// The file in a memory that says where it belongs.
+const STAMP: &str = "rehearsed";
+
+/// Which warm directory a memory belongs to, and which program filled it.
+fn stamp_of_seed(layout: &Layout) -> Result<String> {
+    let path = layout.seed().join(warm::STAMP);
+    let seed =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(format!(
+        "{seed} {}\n",
+        tools::sha256_file(&layout.launcher())?
+    ))
+}
+
+/// Has a kernel been started with what is here now?
+pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
+    let memory = layout.seed().join(memory::FOLDER);
+    match fs::read_to_string(memory.join(STAMP)) {
+        Ok(found) if found == stamp_of_seed(layout)? => Ok(Finding::Found(format!(
+            "a kernel was started on trial; what it learned is in {}",
+            memory.display()
+        ))),
+        Ok(_) => Ok(Finding::Wrong(
+            "the kernel changed since one was started on trial".to_owned(),
+        )),
+        Err(_) => Ok(Finding::Missing(
+            "no kernel was started on trial yet".to_owned(),
+        )),
+    }
+}
+
+/// Starts one, and stops it. Where it does not work with the speed-ups and does without them, all kernels do without from now on.
+pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
+    net::loopback_up(layout)?;
+    if !warm::is_fresh(layout) {
+        bail!("the lesson's crates were edited meanwhile: run the same command again");
+    }
+    speed::set_plain(layout, None)?;
+    let new = layout.kernel().join("memory.new");
+    if let Err(error) = rehearse(layout, &new, false) {
+        rehearse(layout, &new, true)
+            .context("no kernel could be started, with the speed-ups or without")?;
+        let reason = format!("with them a kernel on trial did not work ({error:#})");
+        println!("  kernels start without the speed-ups: {reason}");
+        speed::set_plain(layout, Some(&reason))?;
+    }
+    tools::write_whole(&new.join(STAMP), stamp_of_seed(layout)?)?;
+    let house = locks::house(layout)?;
+    locks::alone(&house).context("cannot lock the kernels' folder")?;
+    tools::swap_in(&new, &layout.seed().join(memory::FOLDER))
+}
+
+fn rehearse(layout: &Layout, memory: &Path, plain: bool) -> Result<()> {
+    tools::remove_dir(memory)?;
+    fs::create_dir_all(memory).with_context(|| format!("cannot make {}", memory.display()))?;
+    let mut program = python::command(layout);
+    program
+        .arg("-B")
+        .arg(layout.root.join("crates/lab/python/rehearse.py"))
+        .arg("--notebooks")
+        .arg(layout.notebooks())
+        .arg("--dependency")
+        .arg(Path::new("..").join(SUPPORT_CRATE)) // as the notebooks name it
+        .arg("--log")
+        .arg(layout.kernel().join("rehearsal.log"))
+        .env(variables::ON_TRIAL, memory);
+    if plain {
+        program.env(variables::PLAIN, "1");
+    }
+    tools::run_visibly(&mut program, "starting a kernel on trial")
+}
+
+/// What [`doctor`](crate::doctor) says about each speed-up.
+pub fn speed_ups(layout: &Layout) -> Vec<(&'static str, String)> {
+    let plain = speed::plain(layout);
+    let memory = layout.seed().join(memory::FOLDER);
+    let state = |speed_up: SpeedUp| match (&plain, speed_up.uses(&memory)) {
+        (Some(reason), _) => format!("off: {reason}"),
+        (None, 0) => "on, but not used by the kernel on trial".to_owned(),
+        (None, 1) => "on; the kernel on trial used it once".to_owned(),
+        (None, uses) => format!("on; the kernel on trial used it {uses} times"),
+    };
+    SpeedUp::ALL
+        .map(|speed_up| (speed_up.words(), state(speed_up)))
+        .to_vec()
+}
