@@ -3,7 +3,7 @@
 #   make lesson         every notebook, without a browser
 #   make test           the tests
 #   make test-long      what takes longer: slow tests, every cell twice, every notebook in the browser
-#   make class          a JupyterHub for a class       make class HOST=0.0.0.0 PORT=8000
+#   make class          a JupyterHub for a class       make class HOST=0.0.0.0 PORT=8000 (TRUST=1)
 #   make site           the saved notebooks as pages that need no network
 #   make slides         the same as slides, one page for each notebook
 #   make bench          the measurements              make bench PEERS=1 QUICK=1 ONLY="NAME …"
@@ -23,7 +23,7 @@ lab: setup
 	@$(LAB) jupyter $(if $(PORT),--port $(PORT))
 
 class: setup
-	@$(LAB) class $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+	@$(LAB) class $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST)) $(if $(TRUST),--trust)
 
 lesson: setup
 	@$(LAB) run

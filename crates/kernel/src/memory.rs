@@ -109,11 +109,12 @@ impl Memory {
             let _ = writeln!(text, "{name}\n{manifest}");
         }
         for file in self.outside.iter().cloned().chain(self.local_sources()?) {
-            let data = fs::metadata(&file).ok();
-            let time = data.as_ref().and_then(|data| data.modified().ok());
-            let size = data.map(|data| data.len());
+            // What is not there says nothing, so that kernels in other folders have the same key.
+            let Ok(data) = fs::metadata(&file) else {
+                continue;
+            };
             let name = self.general(&file.to_string_lossy());
-            let _ = writeln!(text, "{name} {time:?} {size:?}");
+            let _ = writeln!(text, "{name} {:?} {}", data.modified().ok(), data.len());
         }
         Some(tools::sha256(text.as_bytes()))
     }

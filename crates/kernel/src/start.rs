@@ -106,15 +106,11 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
 
 /// A directory for this process: what is in the warm one, lent where that is possible.
 fn own_directory(layout: &Layout, lent: bool) -> Result<PathBuf> {
-    let house = locks::house(layout)?;
-    locks::alone(&house).context("cannot lock the kernels' folder")?;
-    fs::create_dir_all(layout.runs())
-        .with_context(|| format!("cannot make {}", layout.runs().display()))?;
+    let turn = locks::runs(layout)?;
     janitor::sweep(&layout.runs())?;
     let own = janitor::own_directory(&layout.runs())?;
-    drop(house);
-    let house = locks::house(layout)?;
-    locks::shared(&house).context("cannot lock the kernels' folder")?;
+    drop(turn);
+    let _house = locks::house_shared(layout)?;
     // Without their names the local crates' files could not be told from those that may be lent.
     match local::crates(layout) {
         Ok(crates) if lent => {

@@ -178,6 +178,9 @@ pub const TABLE: &[Variable] = &[
     row(ON_TRIAL, Theirs),
     row(WITNESS_KEY, Nothing),
     row(PLAIN, Theirs),
+    row("LAB_RUNS", Theirs),
+    // Where a class's hub learns which exercises were tried (`diffusion::check`).
+    row("LESSON_PROGRESS", Theirs),
     // What a shell may have set for its own builds. evcxr sets the first two again for each cell, the same in every kernel.
     row("RUSTFLAGS", Nothing).decides(),
     row("CARGO_TARGET_DIR", Nothing).decides().of_calls(),

@@ -1,20 +1,33 @@
 """JupyterHub for a class on one machine. `lab class` starts it and says what is particular in LESSON_CLASS.
 
-Every learner gets a folder with copies of the notebooks, a server and kernels of their own. All run as the one who
-started the hub: this is for people who trust each other in one room. Who needs walls between learners, takes
-containers (see notebooks/SERVER.md).
+Every learner gets a folder with copies of the notebooks, a server and kernels of their own. Where root starts the hub, each learner is a
+user of the machine, so that nobody can change what others or all have (`walls`); else all run as the one who started it.
 """
 
+import grp
+import hashlib
 import json
 import os
-import re
-import shutil
+import pwd
+import secrets
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
-LESSON = json.loads(os.environ["LESSON_CLASS"])
+from jupyterhub.authenticators.shared import SharedPasswordAuthenticator
+from jupyterhub.spawner import SimpleLocalProcessSpawner, set_user_setuid
+from tornado.web import HTTPError
+
+LESSON = json.loads(os.environ.pop("LESSON_CLASS"))
 NOTEBOOKS, CLASS = Path(LESSON["notebooks"]), Path(LESSON["class"])
+LEARNERS, HUB = CLASS / "learners", CLASS / "hub"
+NAMES = HUB / "names.json"
+TEACHER = "teacher"
+
+# What the hub knows is for nobody else.
+HUB.mkdir(mode=0o700, exist_ok=True)
+HUB.chmod(0o700)
 
 
 def free_port() -> int:
@@ -23,51 +36,122 @@ def free_port() -> int:
         return any_port.getsockname()[1]
 
 
+class Door(SharedPasswordAuthenticator):
+    """One password for the class, on the blackboard, and a word of each learner's own, so that nobody comes in by another's name."""
+
+    async def authenticate(self, handler, data):
+        user = await super().authenticate(handler, data)
+        if not user or user["name"] == TEACHER:
+            return user
+        name, word = user["name"], data.get("otp", "")
+        if not self.validate_username(name):
+            raise HTTPError(403, "A name has small letters from a to z, digits, - and _, begins with a letter, and is at most 23 long.")
+        if len(word) < 4:
+            raise HTTPError(403, "Your own word has at least 4 letters. Choose one; with it you come back to your notebooks.")
+        known = json.loads(NAMES.read_text()) if NAMES.exists() else {}
+        salt, kept = known.get(name) or (secrets.token_hex(16), None)
+        found = hashlib.scrypt(word.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()
+        if kept is None:
+            half = NAMES.with_suffix(".half")
+            with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump({**known, name: (salt, found)}, file)
+            half.rename(NAMES)
+        elif not secrets.compare_digest(kept, found):
+            raise HTTPError(403, f"Somebody has the name {name} already. If that is you, type the same word as before; else choose another name.")
+        return user
+
+
+class Spawner(SimpleLocalProcessSpawner):
+    """A learner's server, as the learner's own user of the machine where there are walls."""
+
+    def make_preexec_fn(self, name):
+        return set_user_setuid(system_name(name)) if LESSON["walls"] else super().make_preexec_fn(name)
+
+    def user_env(self, env):
+        env = super().user_env(env)
+        if LESSON["walls"]:
+            env["USER"] = env["LOGNAME"] = system_name(self.user.name)
+        return env
+
+
+def system_name(name: str) -> str:
+    """A learner's name as a user of the machine; no learner can be one that is there for something else."""
+    return f"lesson-{name}"
+
+
+def system_user(name: str, home: Path):
+    """Makes the user where there is none; its group is its own."""
+    try:
+        found = pwd.getpwnam(system_name(name))
+    except KeyError:
+        command = ["useradd", "--user-group", "--no-create-home", "--home-dir", home, "--shell", "/usr/sbin/nologin", system_name(name)]
+        subprocess.run(command, check=True)
+        found = pwd.getpwnam(system_name(name))
+    if not found.pw_uid or grp.getgrgid(found.pw_gid).gr_name != system_name(name):
+        raise RuntimeError(f"the user {system_name(name)} of this machine was not made for a class")
+    return found
+
+
 def prepare(spawner):
-    """A learner's folder; what is there already is theirs and stays."""
-    home = CLASS / "learners" / spawner.user.name
-    own = home / "notebooks"
-    own.mkdir(parents=True, exist_ok=True)
-    for notebook in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
-        if not (own / notebook.name).exists():
-            shutil.copyfile(notebook, own / notebook.name)
-    # Read by all, written by none: the trained weights, the glossary, and the support crate that the first cell names.
-    shared = [(own / name, NOTEBOOKS / name) for name in ("weights", "GLOSSARY.md")]
-    for link, target in (*shared, (home / "crates", NOTEBOOKS.parent / "crates")):
-        if not link.is_symlink() or link.readlink() != target:  # the clone may have been moved
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
+    """A learner's folder. What is in it is made by the learner's own user: as root, we would follow whatever links lie there."""
+    home, user = LEARNERS / spawner.user.name, {}
+    home.mkdir(parents=True, exist_ok=True)
+    if LESSON["walls"]:
+        found = system_user(spawner.user.name, home)
+        if home.stat().st_uid != found.pw_uid:  # new, or from a class without walls
+            owner = f"{found.pw_uid}:{found.pw_gid}"
+            subprocess.run(["chown", "-R", "--no-dereference", owner, home], check=True)
+        home.chmod(0o700)
+        user = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+    subprocess.run([sys.executable, "-B", Path(__file__).with_name("folder.py"), NOTEBOOKS, home], check=True, cwd="/", **user)
 
 
 c = get_config()  # noqa: F821 (JupyterHub gives it)
 c.JupyterHub.bind_url = f"http://{LESSON['host']}:{LESSON['port']}"
 c.JupyterHub.hub_port = free_port()
-c.JupyterHub.db_url = f"sqlite:///{CLASS / 'hub.sqlite'}"
-c.JupyterHub.cookie_secret_file = str(CLASS / "cookie_secret")
+c.JupyterHub.db_url = f"sqlite:///{HUB / 'hub.sqlite'}"
+c.JupyterHub.cookie_secret_file = str(HUB / "cookie_secret")
 c.JupyterHub.cleanup_servers = True
 c.ConfigurableHTTPProxy.command = LESSON["proxy"]
 c.ConfigurableHTTPProxy.log_level = "warn"
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{free_port()}"
-c.ConfigurableHTTPProxy.pid_file = str(CLASS / "proxy.pid")
+c.ConfigurableHTTPProxy.pid_file = str(HUB / "proxy.pid")
 
-# One password for the class, on the blackboard; names are the learners' own, and name a folder.
-c.JupyterHub.authenticator_class = "shared-password"
-c.SharedPasswordAuthenticator.user_password = LESSON["password"]
-c.SharedPasswordAuthenticator.allow_all = True
-c.Authenticator.username_pattern = r"[a-z][a-z0-9_-]{0,30}"
+# Names are the learners' own, and name a folder. JupyterHub looks whether a name begins as the pattern says.
+c.JupyterHub.authenticator_class = Door
+c.Door.user_password, c.Door.admin_password = LESSON["password"], LESSON["teacher"]
+c.Door.allow_all, c.Door.admin_users = True, {TEACHER}
+c.Door.request_otp, c.Door.otp_prompt = True, "A word of your own (choose one; you need it to come back):"
+c.Authenticator.username_pattern = r"[a-z][a-z0-9_-]{0,22}\Z"
 
-c.JupyterHub.spawner_class = "simple"
-c.SimpleLocalProcessSpawner.home_dir_template = str(CLASS / "learners" / "{username}")
-c.Spawner.notebook_dir = str(CLASS / "learners" / "{username}" / "notebooks")
+c.JupyterHub.spawner_class = Spawner
+c.SimpleLocalProcessSpawner.home_dir_template = str(LEARNERS / "{username}")
+c.Spawner.notebook_dir = str(LEARNERS / "{username}" / "notebooks")
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
-c.Spawner.args = [*LESSON["lab"], "--ServerApp.log_level=WARN", "--JupyterHubSingleUser.log_level=WARN"]
+# A kernel whose notebook was closed ends after a while, and gives its memory back; not while it trains.
+CULL = ["--ServerApp.kernel_manager_class=lesson_server.Kernels", "--MappingKernelManager.cull_idle_timeout=1200", "--MappingKernelManager.cull_interval=60"]
+c.Spawner.args = [*LESSON["lab"], *CULL, "--ServerApp.log_level=WARN", "--JupyterHubSingleUser.log_level=WARN"]
 c.Spawner.default_url = "/lab/tree/00_rust_in_ten_minutes.ipynb"
-c.Spawner.environment = {"OMP_NUM_THREADS": str(LESSON["threads"]), "JUPYTER_PREFER_ENV_PATH": "1"}
-c.Spawner.env_keep = [name for name in os.environ if not re.match("LESSON_|JUPYTERHUB_|CONFIGPROXY_", name)]
+c.Spawner.environment = {
+    "OMP_NUM_THREADS": str(LESSON["threads"]),
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "LAB_RUNS": lambda spawner: str(LEARNERS / spawner.user.name / "kernels"),
+    "LESSON_PROGRESS": lambda spawner: str(LEARNERS / spawner.user.name / "progress.tsv"),
+}
+# The teacher's environment may hold keys and passwords; a server needs its programs, its language and its clock.
+c.Spawner.env_keep = ["PATH", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"]
 c.Spawner.pre_spawn_hook = prepare
 c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 c.JupyterHub.concurrent_spawn_limit = 100  # a class comes all at once
 
+c.JupyterHub.services = [
+    {
+        "name": "progress",
+        "url": f"http://127.0.0.1:{free_port()}",
+        "command": [sys.executable, str(Path(__file__).with_name("progress.py")), str(NOTEBOOKS), str(LEARNERS)],
+        "display": False,
+    }
+]
 if LESSON.get("token"):  # `lab class --measure`
-    c.JupyterHub.services = [{"name": "measure", "api_token": LESSON["token"]}]
+    c.JupyterHub.services.append({"name": "measure", "api_token": LESSON["token"]})
     c.JupyterHub.load_roles = [{"name": "measure", "services": ["measure"], "scopes": ["admin:users", "admin:servers", "access:servers"]}]

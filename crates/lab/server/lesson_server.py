@@ -4,14 +4,20 @@
   finds nothing. The question that it gets here is about the whole name, or about the function that is called.
 - A half-typed cell of which the kernel makes nothing (`}`, `use diffusion::`) ends without a word; here it gets one.
 
-`lab jupyter` and `lab class` name the class `Connection` in the server's settings, and put this folder on Python's path.
+- In a class, a kernel that nobody looks at any more is ended, unless it computes.
+
+`lab jupyter` and `lab class` name the classes `Connection` and `Kernels` in the server's settings, and put this folder on Python's path.
 """
 
 import json
+import os
 import re
+from pathlib import Path
 
+from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1, serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 HEADER, CONTENT = 0, 3  # parts of a message from the browser
@@ -146,3 +152,34 @@ class Connection(ZMQChannelsWebsocketConnection):
             words = self.mute.pop(request, None)
             if words:
                 self.write_stderr(words, parent)
+
+
+def computed(group: int):
+    """The seconds that the processes of a group have computed for, or None on a system that does not list them."""
+    if not Path("/proc/self/stat").exists():
+        return None
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+        if int(words[2]) == group:
+            ticks += int(words[11]) + int(words[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Kernels(AsyncMappingKernelManager):
+    """A server's kernels. One that computes, as a training in the background does, is not idle, though no cell runs."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.computed = {}
+
+    async def cull_kernel_if_idle(self, kernel_id):
+        kernel = self._kernels[kernel_id]
+        before, now = self.computed.get(kernel_id), computed(kernel.provisioner.pid)
+        self.computed[kernel_id] = now
+        if before is None or now is None or now - before > self.cull_interval / 20:
+            kernel.last_activity = utcnow()
+        await super().cull_kernel_if_idle(kernel_id)

@@ -84,9 +84,10 @@ impl Layout {
         self.kernel().join("seed")
     }
 
-    /// One directory for each running kernel.
+    /// One directory for each running kernel (below `LAB_RUNS`, if set: a learner's own folder in a class).
     pub fn runs(&self) -> PathBuf {
-        self.kernel().join("run")
+        let set = env::var_os("LAB_RUNS").filter(|folder| !folder.is_empty());
+        set.map_or_else(|| self.kernel().join("run"), PathBuf::from)
     }
 
     /// The toolchain that kernels run in.

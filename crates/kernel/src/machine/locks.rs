@@ -83,15 +83,44 @@ pub fn file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Who copies the warm directory holds this lock shared; who swaps it, or makes and sweeps kernels' directories, alone.
+/// Waits until nobody copies the warm directory, and keeps everybody from it: for whoever swaps it.
 ///
 /// # Errors
-/// If it cannot be made.
-pub fn house(layout: &Layout) -> Result<File> {
-    let path = layout.kernel().join("lock");
+/// If the lock cannot be made or had.
+pub fn house_alone(layout: &Layout) -> Result<File> {
     fs::create_dir_all(layout.kernel())
         .with_context(|| format!("cannot make {}", layout.kernel().display()))?;
-    file(&path).with_context(|| format!("cannot write {}", path.display()))
+    locked(&layout.kernel().join("lock"), file, alone)
+}
+
+/// Waits until nobody swaps the warm directory, and keeps everybody from doing so: for a kernel, which copies it. In a class the
+/// learners may read the lock and not write it.
+///
+/// # Errors
+/// If the lock cannot be made or had.
+pub fn house_shared(layout: &Layout) -> Result<File> {
+    let open = |path: &Path| File::open(path).or_else(|_| file(path));
+    locked(&layout.kernel().join("lock"), open, shared)
+}
+
+/// Waits until nobody else makes or sweeps kernels' directories.
+///
+/// # Errors
+/// If the lock cannot be made or had.
+pub fn runs(layout: &Layout) -> Result<File> {
+    fs::create_dir_all(layout.runs())
+        .with_context(|| format!("cannot make {}", layout.runs().display()))?;
+    locked(&layout.runs().with_extension("lock"), file, alone)
+}
+
+fn locked(
+    path: &Path,
+    open: impl Fn(&Path) -> io::Result<File>,
+    lock: fn(&File) -> io::Result<()>,
+) -> Result<File> {
+    let file = open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    lock(&file).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 #[cfg(test)]

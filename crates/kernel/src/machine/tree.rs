@@ -36,8 +36,9 @@ pub fn lend(
 ) -> Result<()> {
     copy_tree(from, to, &|path, data| match path.strip_prefix(from) {
         _ if leave_out(path) => Way::LeaveOut,
-        Ok(below) if lendable(below) => Way::Share,
-        _ => way_of_a_clone(path, data),
+        Ok(below) if lendable(below) => Way::Lend,
+        _ if immutable(path, data) => Way::Lend,
+        _ => Way::Copy,
     })?;
     let mark = to.join(LENT);
     File::create(&mark).with_context(|| format!("cannot write {}", mark.display()))?;
@@ -73,9 +74,13 @@ fn own_copies(folder: &Path) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             data => data.with_context(|| format!("cannot read {}", path.display()))?,
         };
+        let shared = data.is_file() && data.nlink() > 1 || data.is_symlink();
         if data.is_dir() {
             own_copies(&path)?;
-        } else if data.is_file() && data.nlink() > 1 && !immutable(&path, &data) {
+        } else if let (true, Ok(data)) = (shared, fs::metadata(&path))
+            && data.is_file()
+            && !immutable(&path, &data)
+        {
             let half = path.with_extension("half");
             copy(&path, &half, &data)
                 .and_then(|()| fs::rename(&half, &path))
@@ -87,6 +92,8 @@ fn own_copies(folder: &Path) -> Result<()> {
 
 enum Way {
     Share,
+    /// [`Way::Share`], also by a link, which is of use only as long as the other file is there.
+    Lend,
     Copy,
     LeaveOut,
 }
@@ -109,11 +116,22 @@ fn copy_tree(from: &Path, to: &Path, way: &dyn Fn(&Path, &fs::Metadata) -> Way) 
             fs::read_link(&source)
                 .and_then(|link| std::os::unix::fs::symlink(link, &target))
                 .with_context(|| failed(&source, &target))?;
-        } else if !(matches!(way_of_this, Way::Share) && fs::hard_link(&source, &target).is_ok()) {
+        } else if !has_second_name(&way_of_this, &source, &target) {
             copy(&source, &target, &data).with_context(|| failed(&source, &target))?;
         }
     }
     Ok(())
+}
+
+/// Makes `target` a second name of a file, if it shall be one. Where that may not be, as with somebody else's file or on another file system, a
+/// link that leads to it does the same for whoever reads it, and for whoever replaces it.
+fn has_second_name(way: &Way, source: &Path, target: &Path) -> bool {
+    let link = || source.is_absolute() && std::os::unix::fs::symlink(source, target).is_ok();
+    match way {
+        Way::Share => fs::hard_link(source, target).is_ok(),
+        Way::Lend => fs::hard_link(source, target).is_ok() || link(),
+        Way::Copy | Way::LeaveOut => false,
+    }
 }
 
 fn failed(source: &Path, target: &Path) -> String {

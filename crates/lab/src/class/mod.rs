@@ -6,14 +6,15 @@
 
 use std::env;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kernel::machine::layout::Layout;
-use kernel::machine::{locks, tools};
+use kernel::machine::{compilers, locks, tools};
 use serde_json::json;
 
 use crate::notebooks::jupyter;
@@ -37,6 +38,9 @@ pub struct ClassArgs {
     /// How many threads a kernel computes with [default: the cores divided by four, at least 1]
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Everybody who can reach the hub trusts each other: learners run as whoever starts it, and can read and change each other's files
+    #[arg(long)]
+    pub trust: bool,
     /// Do not wait for a class: measure what so many learners cost who run notebook 4 at the same time
     #[arg(long, value_name = "LEARNERS", num_args = 1..)]
     pub measure: Vec<usize>,
@@ -51,7 +55,8 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         args.threads != Some(0),
         "a kernel with 0 threads cannot compute; expected 1 or more"
     );
-    let (password, token) = (password()?, secret(24)?);
+    let walls = walls(layout, args)?;
+    let (password, teacher, token) = (password()?, secret(16)?, secret(24)?);
     check_node()?;
     net::loopback_up(layout)?;
     install_hub(layout)?;
@@ -68,6 +73,9 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         "host": args.host,
         "port": args.port,
         "password": password,
+        "teacher": teacher,
+        "walls": walls,
+
         "threads": args.threads.unwrap_or((cores / 4).max(1)),
         "proxy": ["node", proxy],
         "lab": jupyter::settings(),
@@ -87,15 +95,99 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         return measured;
     }
     println!(
-        "a class in {}\n  address   {url}\n  password  {password}\nEach learner chooses a name (a to z, 0 to 9) and types the password.\nCtrl-C ends the class; the learners' notebooks stay.",
+        "a class in {}\n  address   {url}\n  password  {password}\nEach learner chooses a name (a to z, 0 to 9) and a word of their own, and types the password.\n\
+         You see who has solved which exercise: {url}/services/progress/\n  name      teacher\n  password  {teacher}\n\
+         Ctrl-C ends the class; the learners' notebooks stay.",
         folder.display()
     );
-    if args.host == "127.0.0.1" {
+    println!(
+        "{}",
+        match walls {
+            true =>
+                "Each learner is a user of this machine, lesson-<name>, and can change nobody else's files.",
+            false => "Learners run as you, and can read and change your files and each other's.",
+        }
+    );
+    if is_local(&args.host) {
         println!(
             "Only this machine can reach it: `make class HOST=0.0.0.0` lets others in, without encryption, so in a network you trust."
         );
     }
     Err(hub.exec()).context("cannot start JupyterHub")
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether each learner is a user of the machine, which only root can bring about. Where that cannot be, others than this machine's own
+/// users are let in only if that was said to be right.
+fn walls(layout: &Layout, args: &ClassArgs) -> Result<bool> {
+    if args.trust {
+        return Ok(false);
+    }
+    let is_root = tools::output(Command::new("id").arg("-u"))? == "0";
+    let reason = match is_root {
+        false => "only root can make each learner a user of the machine".to_owned(),
+        true => match closed(layout)? {
+            None => return Ok(true),
+            Some(path) => format!(
+                "learners as users of the machine cannot read {0}: let everybody go through it (`chmod o+rx {0}`), or set the lesson up \
+                 outside of it (the clone, and the folders DIFFUSION_CACHE, CARGO_HOME and RUSTUP_HOME)",
+                path.display()
+            ),
+        },
+    };
+    ensure!(
+        is_local(&args.host),
+        "learners would run as you, and could read and change your files and each other's: {reason}. Or say that everybody who can reach \
+         {} trusts each other: `make class HOST={} TRUST=1`",
+        args.host,
+        args.host
+    );
+    println!("no walls between learners: {reason}");
+    Ok(false)
+}
+
+/// Something that a kernel reads and that not everybody can read.
+fn closed(layout: &Layout) -> Result<Option<PathBuf>> {
+    let mut needed = vec![
+        layout.root.join("crates"),
+        layout.notebooks(),
+        layout.seed(),
+        layout.launcher(),
+        layout.python(),
+        layout.libtorch()?.join("lib"),
+        layout.evcxr(),
+        layout.mnist(),
+        layout.toolchain().join("real/bin/rustc"),
+    ];
+    needed.extend(compilers::cargo_home().map(|home| home.join("registry")));
+    for path in needed {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("no {}: run `make lab`", path.display()))?;
+        let mut above: Vec<&Path> = path.ancestors().collect();
+        above.reverse();
+        for place in above {
+            let mode = fs::metadata(place)
+                .with_context(|| format!("cannot look at {}", place.display()))?
+                .permissions()
+                .mode();
+            let wanted = match place.is_dir() {
+                true if place == path => 0o005,
+                true => 0o001,
+                false => 0o004,
+            };
+            if mode & wanted != wanted {
+                return Ok(Some(place.to_owned()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn measure(layout: &Layout, args: &ClassArgs, url: &str, token: &str, hub: &Child) -> Result<()> {

@@ -63,8 +63,7 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         speed::set_plain(layout, Some(&reason))?;
     }
     tools::write_whole(&new.join(STAMP), stamp_of_seed(layout)?)?;
-    let house = locks::house(layout)?;
-    locks::alone(&house).context("cannot lock the kernels' folder")?;
+    let _house = locks::house_alone(layout)?;
     tools::swap_in(&new, &layout.seed().join(memory::FOLDER))
 }
 

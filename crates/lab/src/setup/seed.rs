@@ -72,8 +72,7 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
 }
 
 fn swap_in(layout: &Layout, new: &Path) -> Result<()> {
-    let lock = locks::house(layout)?;
-    locks::alone(&lock).context("cannot lock the kernels' folder")?;
+    let _house = locks::house_alone(layout)?;
     tools::swap_in(new, &layout.seed())
 }
 
