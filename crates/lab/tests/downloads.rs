@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Scratch, names, reply, serve};
 use kernel::machine::tools::sha256;
-use lab::setup::fetch::{agent, fetch, part_of};
+use lab::setup::fetch::{agent, fetch, fetch_within, part_of};
 use lab::setup::index::{Wheel, bring_from};
 
 fn content() -> Vec<u8> {
@@ -90,6 +90,28 @@ fn a_server_that_is_busy_or_drops_the_first_connection_is_asked_again() {
         assert_eq!(fs::read(&target).unwrap(), content(), "{first}");
         assert_eq!(seen.lock().unwrap().len(), 2, "{first}");
     }
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left_and_asked_again() {
+    let scratch = Scratch::new("silent");
+    let target = scratch.0.join("file.bin");
+    let half = content().len() / 2;
+    let (url, requests) = serve(Box::new(move |number, _, stream| match number {
+        0 => {
+            reply(stream, "200 OK", "", content().len(), &content()[..half]);
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        _ => {
+            let rest = &content()[half..];
+            reply(stream, "206 Partial Content", "", rest.len(), rest);
+        }
+    }));
+    let agent = agent(Duration::from_secs(5));
+    let silence = Duration::from_secs(1);
+    fetch_within(&agent, &url, &target, None, silence).unwrap();
+    assert_eq!(fs::read(target).unwrap(), content());
+    assert_eq!(requests.lock().unwrap().len(), 2);
 }
 
 #[test]

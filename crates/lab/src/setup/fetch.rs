@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,6 +14,8 @@ use kernel::machine::tools;
 /// How often a broken connection is taken up again before we give up, and how often where nothing came yet: perhaps there is no network.
 const ATTEMPTS: u32 = 5;
 const FIRST_ATTEMPTS: u32 = 2;
+/// For how long a server may say nothing within a transfer.
+const SILENCE: Duration = Duration::from_secs(60);
 /// The longest that a server which is busy can make us wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -35,6 +38,17 @@ pub fn agent(connect: Duration) -> ureq::Agent {
 /// Brings `url` to `target`. What an interrupted download left in `<target>.part` is continued;
 /// the file takes its name only once its hash is right. With no hash the caller checks the content.
 pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>) -> Result<()> {
+    fetch_within(agent, url, target, sha256, SILENCE)
+}
+
+/// [`fetch`] with another limit on silence.
+pub fn fetch_within(
+    agent: &ureq::Agent,
+    url: &str,
+    target: &Path,
+    sha256: Option<&str>,
+    silence: Duration,
+) -> Result<()> {
     let name = target
         .file_name()
         .unwrap_or_default()
@@ -49,7 +63,7 @@ pub fn fetch(agent: &ureq::Agent, url: &str, target: &Path, sha256: Option<&str>
     let mut attempt = 1;
     loop {
         let before = length(&part);
-        match transfer(agent, url, &part, &mut progress) {
+        match transfer(agent, url, &part, &mut progress, silence) {
             Ok(()) => break,
             Err(Broken::Local(error)) => return Err(error),
             Err(Broken::Remote(error, wait)) => {
@@ -126,13 +140,14 @@ fn transfer(
     url: &str,
     part: &Path,
     progress: &mut Progress,
+    silence: Duration,
 ) -> Result<(), Broken> {
     let have = length(part);
     let mut request = agent.get(url).header("Accept-Encoding", "identity");
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
-    let mut response = request
+    let response = request
         .call()
         .map_err(|error| Broken::Remote(anyhow!("{error}"), None))?;
     let (start, append) = match response.status().as_u16() {
@@ -156,20 +171,22 @@ fn transfer(
     };
     let total = response.body().content_length().map(|rest| start + rest);
     let mut file = open(part, append).map_err(|error| Broken::Local(full_disk(error, part)))?;
-    let mut body = response.body_mut().as_reader();
-    let mut buffer = vec![0; 1 << 16];
+    let pieces = in_pieces(response.into_body().into_reader());
     let mut done = start;
     progress.start(start, total);
     loop {
-        let count = match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Broken::Remote(anyhow!("{error}"), None)),
+        let piece = match pieces.recv_timeout(silence) {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(error)) => return Err(Broken::Remote(anyhow!("{error}"), None)),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let error = anyhow!("the server has sent nothing for {} s", silence.as_secs());
+                return Err(Broken::Remote(error, None));
+            }
         };
-        file.write_all(&buffer[..count])
+        file.write_all(&piece)
             .map_err(|error| Broken::Local(full_disk(error, part)))?;
-        done += count as u64;
+        done += piece.len() as u64;
         progress.at(done);
     }
     match total {
@@ -180,6 +197,27 @@ fn transfer(
         }
         _ => Ok(()),
     }
+}
+
+/// What a reader gives, read by a thread of its own, so that one can stop waiting for it.
+fn in_pieces(mut reader: impl Read + Send + 'static) -> Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::sync_channel(4);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let piece = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => Ok(buffer[..count].to_vec()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let last = piece.is_err();
+            if sender.send(piece).is_err() || last {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 fn open(part: &Path, append: bool) -> std::io::Result<File> {

@@ -94,6 +94,7 @@ def check(holds: bool, what: str):
         sys.exit(1)
 
 
+NOTEBOOK = "00_rust_in_ten_minutes.ipynb"
 ADA, BOB = "test-ada", "test-bob"  # names that no learner has chosen before
 
 
@@ -126,9 +127,10 @@ async def main():
             check(time.monotonic() < deadline, f"{name}'s server starts")
             browser.get(f"/user/{name}/lab")
             await asyncio.sleep(1)
-        status, kernel = browser.api(name, "api/kernels", {"name": "rust", "path": "00_rust_in_ten_minutes.ipynb"})
+        session = {"path": NOTEBOOK, "name": NOTEBOOK, "type": "notebook", "kernel": {"name": "rust"}}
+        status, session = browser.api(name, "api/sessions", session)
         check(status == 201, f"{name}'s kernel starts")
-        kernels[name] = kernel["id"]
+        kernels[name] = session["kernel"]["id"]
         await run(browser, name, kernels[name], None)
         said = await run(browser, name, kernels[name], shell("id -un; pwd"))
         check(f"lesson-{name}" in said and f"learners/{name}/notebooks" in said, f"{name}'s cells run as lesson-{name}")
@@ -140,7 +142,7 @@ async def main():
     # Bob's kernel, which ada tries to stop.
     victim = (await run(bob, BOB, kernels[BOB], 'println!("{}", std::process::id());')).strip()
     tries = {
-        "read bob's notebook": f"cat {learners}/{BOB}/notebooks/00_rust_in_ten_minutes.ipynb",
+        "read bob's notebook": f"cat {learners}/{BOB}/notebooks/{NOTEBOOK}",
         "list bob's folder": f"ls {learners}/{BOB}",
         "write in bob's folder": f"touch {learners}/{BOB}/notebooks/hello",
         "stop bob's kernel": f"kill {victim}",
@@ -168,7 +170,7 @@ async def main():
     check("2" in said, "bob's kernel lives")
 
     # Progress: bob tries an exercise, ada solves it.
-    cells = json.loads(Path(clone, "notebooks/00_rust_in_ten_minutes.ipynb").read_text())["cells"]
+    cells = json.loads(Path(clone, "notebooks", NOTEBOOK).read_text())["cells"]
     test = next("".join(cell["source"]) for cell in cells if "check(" in "".join(cell["source"]))
     setup = "set_seed(1);\nlet clean: Tensor = Mnist::load()?.test.one_of_each()?;\nlet noisy: Tensor = add_noise(&clean, 0.5)?;"
     for browser, name, body in ((bob, BOB, "x.shallow_clone()"), (ada, ADA, "x * (1.0 - share) + noisy * share")):
