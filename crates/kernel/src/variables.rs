@@ -186,6 +186,8 @@ pub const TABLE: &[Variable] = &[
     row("CARGO_TARGET_DIR", Nothing).decides().of_calls(),
     row("CARGO_ENCODED_RUSTFLAGS", Nothing).decides().of_calls(),
     row("RUSTC_WRAPPER", Nothing).decides(),
+    // It decides what the compiler knows, not where things are compiled.
+    row("RUSTC_BOOTSTRAP", Theirs).decides().of_calls(),
     row("RUSTC_*", Nothing).decides().of_calls(),
     row("RUSTC", Nothing).decides(),
     row("CARGO_BUILD_*", Nothing).decides().of_calls(),

@@ -17,6 +17,8 @@ use crate::setup::part::{Finding, Options};
 
 /// How the names begin of what is compiled from a cell.
 const OF_CELLS: [&str; 4] = ["ctx-", "ctx.", "libctx", "libcode_"];
+/// The folder of it in cargo's newer form of a build directory.
+const OF_CELLS_ALONE: &str = "ctx";
 
 /// Is there a warm directory, made from what is here now?
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
@@ -64,7 +66,7 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     // Every kernel writes its own cells, in place, and must not share them with others.
     workspace::forget(&new, &|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        OF_CELLS.iter().any(|start| name.starts_with(start))
+        name == OF_CELLS_ALONE || OF_CELLS.iter().any(|start| name.starts_with(start))
     })?;
     tools::write_whole(&new.join(STAMP), &inputs.all)?;
     swap_in(layout, &new)?;
