@@ -150,6 +150,7 @@ c.JupyterHub.services = [
         "url": f"http://127.0.0.1:{free_port()}",
         "command": [sys.executable, str(Path(__file__).with_name("progress.py")), str(NOTEBOOKS), str(LEARNERS)],
         "display": False,
+        "oauth_no_confirm": True,
     }
 ]
 if LESSON.get("token"):  # `lab class --measure`

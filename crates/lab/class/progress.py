@@ -73,7 +73,7 @@ def learnt(folder: Path, known) -> dict[str, str]:
 
 def table(notebooks: Path, learners: Path) -> str:
     known = exercises(notebooks)
-    names = sorted(path.name for path in learners.iterdir() if path.is_dir()) if learners.is_dir() else []
+    names = sorted(path.name for path in learners.iterdir() if path.is_dir() and path.name != "teacher") if learners.is_dir() else []
     if not names:
         return "<p>Nobody has come in yet.</p>"
     head = "".join(f'<th scope="col">{short}</th>' for _, short, _ in known)

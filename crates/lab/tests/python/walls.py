@@ -176,8 +176,9 @@ async def main():
     for browser, name, body in ((bob, BOB, "x.shallow_clone()"), (ada, ADA, "x * (1.0 - share) + noisy * share")):
         for code in (setup, f"fn mix(x: &Tensor, noisy: &Tensor, share: f64) -> Tensor {{ {body} }}", test):
             await run(browser, name, kernels[name], code)
-    check("login_error" not in other.enter("teacher", teachers, ""), "the teacher comes in")
-    _, page = other.get("/services/progress/")
+    teacher = Browser(url)
+    check("login_error" not in teacher.enter("teacher", teachers, ""), "the teacher comes in")
+    _, page = teacher.get("/services/progress/")
     rows = {name: re.search(rf'<th scope="row">{name}</th>(.*?)</tr>', page, re.S)[1] for name in (ADA, BOB)}
     check(">solved<" in rows[ADA].split("</td>")[0], "the teacher sees that ada has solved 0.1")
     check(">tried<" in rows[BOB].split("</td>")[0], "and that bob has tried it")
