@@ -74,6 +74,7 @@ fn learners_without_walls_are_not_shown_to_a_network_unless_that_was_said() {
     let scratch = Scratch::new("walls");
     // Nobody but root can make users of the machine.
     scratch.script("bin/id", "echo 1000");
+    scratch.script("bin/node", "");
     let output = lab(&scratch.layout())
         .args(["class", "--host", "0.0.0.0", "--port", "0"])
         .env("PATH", scratch.0.join("bin"))

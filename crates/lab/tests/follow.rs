@@ -88,7 +88,7 @@ fn cells_follow(name: &str, edges: &Edges) {
         );
         let (output, real) = own.compile(&code);
         assert!(output.status.success(), "{}", text(&output));
-        (call(&own.at("own/cell/target/debug/deps/libctx.so")), real)
+        (call(&own.library_path()), real)
     };
     let mut expected = compile().0;
     for (step, name) in edges.keys().enumerate() {

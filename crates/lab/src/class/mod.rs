@@ -55,9 +55,9 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         args.threads != Some(0),
         "a kernel with 0 threads cannot compute; expected 1 or more"
     );
-    let walls = walls(layout, args)?;
     let (password, teacher, token) = (password()?, secret(16)?, secret(24)?);
     check_node()?;
+    let walls = walls(layout, args)?;
     net::loopback_up(layout)?;
     install_hub(layout)?;
     let proxy = install_proxy(layout)?;
