@@ -6,6 +6,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -106,9 +107,11 @@ impl Call {
         let externs = words.iter().filter_map(|word| word.split_once('='));
         let mut crates =
             externs.filter(|(_, path)| path.ends_with(".rlib") || path.ends_with(".rmeta"));
-        if !folder.is_dir() || !crates.all(|(_, path)| Path::new(path).is_file()) {
+        if !crates.all(|(_, path)| Path::new(path).is_file()) {
             return None;
         }
+        // In cargo's newer form of a build directory it is the cell's alone, and not in the warm one.
+        fs::create_dir_all(folder).ok()?;
         let mut command = Command::new(note["compiler"].as_str()?);
         command.args(&words).current_dir(note["folder"].as_str()?);
         for (name, value) in note["set"].as_object()? {
