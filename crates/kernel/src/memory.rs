@@ -62,6 +62,8 @@ impl Memory {
         }
         let folder = env::var_os(ON_TRIAL).map_or_else(|| own.join(FOLDER), PathBuf::from);
         let mut outside = warm::settings(layout);
+        let above = own.ancestors().skip(1);
+        outside.extend(above.flat_map(|folder| warm::configurations(&folder.join(".cargo"))));
         if warm::lead_further(&outside) {
             return None;
         }

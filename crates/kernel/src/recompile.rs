@@ -34,8 +34,10 @@ pub fn compile(memory: &Memory, key: &str, bin: &Path, mut real: Command) -> Res
             let linker = bin.join(LINKER);
             call.command.arg(format!("-Clinker={}", linker.display()));
         }
-        SpeedUp::Compiler.used();
-        return call.again();
+        if let Some(end) = call.again()? {
+            SpeedUp::Compiler.used();
+            return Ok(end);
+        }
     }
     if env::var_os("RUSTC_WRAPPER").is_none_or(|wrapper| wrapper.is_empty()) {
         real.env("RUSTC_WRAPPER", bin.join(WITNESS))
@@ -134,7 +136,9 @@ impl Call {
             .any(|word| word.to_string_lossy().contains("linker="))
     }
 
-    fn again(mut self) -> Result<ExitCode> {
+    /// Compiles, and passes on what the compiler says. None if it failed for another reason than what stands in the cell, such as a full disk or
+    /// a library that is gone: cargo may know what to do, and its words are not taken for the learner's mistake.
+    fn again(mut self) -> Result<Option<ExitCode>> {
         let program = Path::new(self.command.get_program()).to_owned();
         // In a group of its own the compiler does not hear Stop, so it needs no library that lets it go on.
         self.command.process_group(0).env_remove(PRELOAD);
@@ -144,12 +148,18 @@ impl Call {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        if let Err(error) = compiler.stderr.take().map_or(Ok(()), pass_on) {
-            let _ = compiler.kill();
-            let _ = compiler.wait();
-            return Err(error);
-        }
+        let in_the_cell = match compiler.stderr.take().map_or(Ok(false), pass_on) {
+            Ok(in_the_cell) => in_the_cell,
+            Err(error) => {
+                let _ = compiler.kill();
+                let _ = compiler.wait();
+                return Err(error);
+            }
+        };
         let well = compiler.wait().context("the compiler is lost")?.success();
+        if !well && !in_the_cell {
+            return Ok(None);
+        }
         let mut out = std::io::stdout().lock();
         if well && self.library.is_file() {
             let artifact = json!({"reason": "compiler-artifact", "target": {"name": CELL}, "filenames": [self.library]});
@@ -160,25 +170,42 @@ impl Call {
             "{}",
             json!({"reason": "build-finished", "success": well})
         )?;
-        Ok(match well {
+        Ok(Some(match well {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(DOES_NOT_COMPILE),
-        })
+        }))
     }
 }
 
-/// What the compiler says, line by line, in the form that cargo gives it.
-fn pass_on(words: ChildStderr) -> Result<()> {
+/// What the compiler says, line by line, in the form that cargo gives it. Returns whether an error has a place in the cell. Errors without a
+/// place are kept back until one has: if there is none, cargo will say them.
+fn pass_on(words: ChildStderr) -> Result<bool> {
     let mut out = std::io::stdout().lock();
+    let (mut in_the_cell, mut kept_back) = (false, Vec::new());
     for line in BufReader::new(words).split(b'\n') {
         let line = line.context("cannot read what the compiler says")?;
         match serde_json::from_slice::<Value>(&line) {
             Ok(said) if said["$message_type"] == "artifact" => {}
-            Ok(said) => writeln!(out, "{}", in_cargos_words(advised(said)))?,
+            Ok(said) => {
+                let has_place = said["spans"]
+                    .as_array()
+                    .is_some_and(|spans| !spans.is_empty());
+                in_the_cell |= has_place && said["level"] == "error";
+                let said = in_cargos_words(advised(said));
+                match in_the_cell || has_place {
+                    true => writeln!(out, "{said}")?,
+                    false => kept_back.push(said),
+                }
+            }
             Err(_) => eprintln!("{}", String::from_utf8_lossy(&line)),
         }
     }
-    Ok(())
+    if in_the_cell {
+        for said in kept_back {
+            writeln!(out, "{said}")?;
+        }
+    }
+    Ok(in_the_cell)
 }
 
 /// The compiler's message, with advice for a notebook where the compiler's own is for a program: a variable that hides a function of the

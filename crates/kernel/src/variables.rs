@@ -1,4 +1,4 @@
-//! Every environment variable that this project sets, heeds or keeps away, in one table.
+//! The environment variables of kernels and builds: what kernels have, what decides a build, what is kept away. One table.
 
 use std::env;
 use std::ffi::OsString;
@@ -284,7 +284,8 @@ pub fn computes(name: &str) -> bool {
 /// has nothing of it.
 pub fn without_theirs(command: &mut Command) -> &mut Command {
     without(command, |variable| {
-        matches!(variable.in_kernels, Nothing) || variable.leftover
+        // What the kernel's specification has set stays.
+        matches!(variable.in_kernels, Nothing)
     })
 }
 

@@ -43,12 +43,19 @@ pub fn settings(layout: &Layout) -> Vec<PathBuf> {
     let mut files = ["Cargo.toml", "Cargo.lock"]
         .map(|name| layout.root.join(name))
         .to_vec();
-    let runs = layout.runs();
-    let above = runs.ancestors().map(|folder| folder.join(".cargo"));
-    for folder in above.chain(compilers::cargo_home()) {
-        files.extend(["config.toml", "config"].map(|name| folder.join(name)));
-    }
+    let above = layout.root.ancestors();
+    files.extend(above.flat_map(|folder| configurations(&folder.join(".cargo"))));
+    files.extend(
+        compilers::cargo_home()
+            .iter()
+            .flat_map(|home| configurations(home)),
+    );
     files
+}
+
+/// The files in which cargo looks for settings in a folder.
+pub fn configurations(folder: &Path) -> [PathBuf; 2] {
+    ["config.toml", "config"].map(|name| folder.join(name))
 }
 
 /// Whether one of these settings leads to more files, which only cargo follows: another file of settings, or a crate in a folder.
@@ -90,7 +97,7 @@ pub fn may_be_lent(path: &Path, crates: &[LocalCrate]) -> bool {
 pub fn inputs(layout: &Layout) -> Result<Inputs> {
     let mut text = format!(
         "{}\n{}\nevcxr {EVCXR_VERSION}, built, then checked\n{}\n{}\n",
-        workspace::WORKSPACE,
+        workspace::of_workspace(layout)?,
         workspace::manifest(LOCK, Path::new("")),
         compilers::rust_in_full()?,
         layout.libtorch()?.display()

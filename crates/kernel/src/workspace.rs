@@ -12,14 +12,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use toml::{Table, Value};
 
 use crate::machine::layout::{LOCK, Layout};
 use crate::machine::{compilers, tools};
 use crate::variables;
 
-/// What evcxr writes for a cell with the lesson's one dependency; the profile is evcxr's own, but with lines, and with
-/// cells at level 0 (what is computed, is computed in the optimised crates).
-pub const WORKSPACE: &str = r#"[workspace]
+/// The workspace, and the profile of cells: evcxr's own, but with lines, and at level 0 (what is computed, is computed in the optimised
+/// crates).
+const WORKSPACE: &str = r#"[workspace]
 members = ["cell", "lock"]
 resolver = "3"
 
@@ -35,6 +36,33 @@ panic = "unwind"
 incremental = true
 overflow-checks = true
 "#;
+
+/// The workspace's manifest. The profile of dependencies is that of the clone, whose settings cargo would not find from a directory that
+/// lies elsewhere.
+///
+/// # Errors
+/// If the clone has no settings, or they are no TOML.
+pub fn of_workspace(layout: &Layout) -> Result<String> {
+    let path = layout.root.join(".cargo/config.toml");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let settings: Table = text
+        .parse()
+        .with_context(|| format!("{} is no TOML", path.display()))?;
+    let packages = ["profile", "dev", "package"]
+        .iter()
+        .try_fold(&Value::Table(settings), |value, name| value.get(*name))
+        .cloned()
+        .with_context(|| format!("{} has no [profile.dev.package]", path.display()))?;
+    let mut workspace: Table = WORKSPACE.parse()?;
+    let dev = workspace
+        .get_mut("profile")
+        .and_then(|profile| profile.get_mut("dev"))
+        .and_then(Value::as_table_mut);
+    dev.context("the workspace has no profile")?
+        .insert("package".to_owned(), packages);
+    Ok(workspace.to_string())
+}
 
 /// The members: folder and package.
 const MEMBERS: [(&str, &str); 2] = [("cell", "ctx"), (LOCK, LOCK)];
@@ -110,7 +138,7 @@ pub fn write_workspace(layout: &Layout, folder: &Path) -> Result<()> {
         write_changed(&folder.join(member).join("Cargo.toml"), manifest.as_bytes())?;
         write_changed(&folder.join(member).join("src/lib.rs"), b"")?;
     }
-    write_changed(&folder.join("Cargo.toml"), WORKSPACE.as_bytes())
+    write_changed(&folder.join("Cargo.toml"), of_workspace(layout)?.as_bytes())
 }
 
 /// The manifest of a member: evcxr's for a cell with the lesson's one dependency. Of `lock` notebooks see nothing, which its

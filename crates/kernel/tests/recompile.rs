@@ -209,3 +209,25 @@ fn files(folder: &Path) -> Vec<(PathBuf, SystemTime, Vec<u8>)> {
     }
     found
 }
+
+#[test]
+fn a_compiler_that_fails_for_another_reason_is_no_mistake_of_the_cell() {
+    let own = Own::new("another-reason");
+    assert!(own.compile(&cell(1)).0.status.success());
+    // A note that names a compiler which always fails, with words that have no place in the cell.
+    let note = names(&own.at("own/memory"));
+    let note = note.iter().find(|name| name.ends_with(".command")).unwrap();
+    let path = format!("own/memory/{note}");
+    let words = r#"{"$message_type":"diagnostic","message":"No space left on device","level":"error","spans":[],"children":[],"code":null}"#;
+    let compiler = own
+        .scratch
+        .script("compiler", &format!("echo '{words}' >&2; exit 1"));
+    let text = fs::read_to_string(own.at(&path)).unwrap();
+    let mut known: serde_json::Value = serde_json::from_str(&text).unwrap();
+    known["compiler"] = compiler.to_str().unwrap().into();
+    own.write(&path, &known.to_string());
+    let (output, real) = own.compile(&cell(2));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && real, "{said}");
+    assert!(!said.contains("No space left"), "{said}");
+}

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,9 +26,15 @@ LEARNERS, HUB = CLASS / "learners", CLASS / "hub"
 NAMES = HUB / "names.json"
 TEACHER = "teacher"
 
-# What the hub knows is for nobody else.
-HUB.mkdir(mode=0o700, exist_ok=True)
-HUB.chmod(0o700)
+AT_MOST = 18  # letters of a name; a user of the machine has 32
+
+# What the hub knows is for nobody else; learners must find their folders, whatever the teacher's shell gives to new ones.
+for folder, mode in ((CLASS, 0o755), (LEARNERS, 0o755), (HUB, 0o700)):
+    folder.mkdir(mode=mode, exist_ok=True)
+    folder.chmod(mode)
+# A server that runs as a learner gets nothing of the hub's terminal, which may be root's, and nothing of its environment.
+LOG = open(HUB / "servers.log", "ab")
+APART = {"stdin": subprocess.DEVNULL, "stdout": LOG, "stderr": LOG}
 
 
 def free_port() -> int:
@@ -45,7 +52,7 @@ class Door(SharedPasswordAuthenticator):
             return user
         name, word = user["name"], data.get("otp", "")
         if not self.validate_username(name):
-            raise HTTPError(403, "A name has small letters from a to z, digits, - and _, begins with a letter, and is at most 23 long.")
+            raise HTTPError(403, "A name has small letters from a to z, digits, - and _, begins with a letter, and is at most 18 long.")
         if len(word) < 4:
             raise HTTPError(403, "Your own word has at least 4 letters. Choose one; with it you come back to your notebooks.")
         known = json.loads(NAMES.read_text()) if NAMES.exists() else {}
@@ -75,8 +82,8 @@ class Spawner(SimpleLocalProcessSpawner):
 
 
 def system_name(name: str) -> str:
-    """A learner's name as a user of the machine; no learner can be one that is there for something else."""
-    return f"lesson-{name}"
+    """A learner's name as a user of the machine: of this class and no other clone's, and none that is there for something else."""
+    return f"lesson-{hashlib.sha256(str(CLASS).encode()).hexdigest()[:6]}-{name}"
 
 
 def system_user(name: str, home: Path):
@@ -95,15 +102,27 @@ def system_user(name: str, home: Path):
 def prepare(spawner):
     """A learner's folder. What is in it is made by the learner's own user: as root, we would follow whatever links lie there."""
     home, user = LEARNERS / spawner.user.name, {}
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(exist_ok=True)
     if LESSON["walls"]:
         found = system_user(spawner.user.name, home)
         if home.stat().st_uid != found.pw_uid:  # new, or from a class without walls
-            owner = f"{found.pw_uid}:{found.pw_gid}"
-            subprocess.run(["chown", "-R", "--no-dereference", owner, home], check=True)
+            taken_over(home, found)
         home.chmod(0o700)
         user = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
-    subprocess.run([sys.executable, "-B", Path(__file__).with_name("folder.py"), NOTEBOOKS, home], check=True, cwd="/", **user)
+    command = [sys.executable, "-B", Path(__file__).with_name("folder.py"), NOTEBOOKS, home]
+    subprocess.run(command, check=True, cwd="/", env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}, **APART, **user)
+
+
+def taken_over(home: Path, user):
+    """Makes an old folder the learner's. Its files are copied: in a class without walls some may have been second names of everybody's."""
+    shutil.rmtree(home / "kernels", ignore_errors=True)
+    new, old = (home.with_name(f".{home.name}.{end}") for end in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(home, new, symlinks=True)
+    subprocess.run(["chown", "-R", "--no-dereference", f"{user.pw_uid}:{user.pw_gid}", new], check=True)
+    home.rename(old)
+    new.rename(home)
+    shutil.rmtree(old)
 
 
 c = get_config()  # noqa: F821 (JupyterHub gives it)
@@ -122,7 +141,7 @@ c.JupyterHub.authenticator_class = Door
 c.Door.user_password, c.Door.admin_password = LESSON["password"], LESSON["teacher"]
 c.Door.allow_all, c.Door.admin_users = True, {TEACHER}
 c.Door.request_otp, c.Door.otp_prompt = True, "A word of your own (choose one; you need it to come back):"
-c.Authenticator.username_pattern = r"[a-z][a-z0-9_-]{0,22}\Z"
+c.Authenticator.username_pattern = rf"[a-z][a-z0-9_-]{{0,{AT_MOST - 1}}}\Z"
 
 c.JupyterHub.spawner_class = Spawner
 c.SimpleLocalProcessSpawner.home_dir_template = str(LEARNERS / "{username}")
@@ -138,8 +157,11 @@ c.Spawner.environment = {
     "LAB_RUNS": lambda spawner: str(LEARNERS / spawner.user.name / "kernels"),
     "LESSON_PROGRESS": lambda spawner: str(LEARNERS / spawner.user.name / "progress.tsv"),
 }
-# The teacher's environment may hold keys and passwords; a server needs its programs, its language and its clock.
-c.Spawner.env_keep = ["PATH", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"]
+c.Spawner.popen_kwargs = APART
+# The teacher's environment may hold keys and passwords; a server needs its programs, its language and its clock, and kernels what decides
+# how they are compiled and shown.
+c.Spawner.env_keep = """PATH PYTHONPATH LANG LC_ALL LC_CTYPE TZ CC CXX CFLAGS CXXFLAGS LDFLAGS LAB_PLAIN LESSON_BACKTRACE
+OPS_IMPLEMENTATION""".split()
 c.Spawner.pre_spawn_hook = prepare
 c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 c.JupyterHub.concurrent_spawn_limit = 100  # a class comes all at once

@@ -54,12 +54,16 @@ def exercises(notebooks: Path) -> list[tuple[str, str, set[str]]]:
     return found
 
 
+def plainly(path, flags):
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def learnt(folder: Path, known) -> dict[str, str]:
     """What a learner has done, by the exercises' short names: `solved` once it was, else `tried`."""
     done = {}
     try:
-        # The file is the learner's: a link in its place may lead anywhere.
-        with open(os.open(folder / "progress.tsv", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8", errors="replace") as file:
+        # The file is the learner's: a link in its place may lead anywhere, and a pipe would never end.
+        with open(folder / "progress.tsv", encoding="utf-8", errors="replace", opener=plainly) as file:
             lines = file.read(AT_MOST).splitlines()
     except OSError:
         return done
@@ -73,7 +77,7 @@ def learnt(folder: Path, known) -> dict[str, str]:
 
 def table(notebooks: Path, learners: Path) -> str:
     known = exercises(notebooks)
-    names = sorted(path.name for path in learners.iterdir() if path.is_dir() and path.name != "teacher") if learners.is_dir() else []
+    names = sorted(path.name for path in learners.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "teacher") if learners.is_dir() else []
     if not names:
         return "<p>Nobody has come in yet.</p>"
     head = "".join(f'<th scope="col">{short}</th>' for _, short, _ in known)

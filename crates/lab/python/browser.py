@@ -46,6 +46,11 @@ class Notebook:
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length >= {len(self.cells)}")
 
+    def theme(self, name: str):
+        """Changes JupyterLab's theme."""
+        self.page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
+        self.page.wait_for_selector(f'body[data-jp-theme-name="{name}"]')
+
     def menu(self, *path: str):
         """Picks an entry of the menu bar, as in `Run`, `Run All Cells`."""
         self.page.click(f'.lm-MenuBar-itemLabel:text-is("{path[0]}")')
@@ -59,13 +64,19 @@ class Notebook:
             raise Failed(f"{self.name}: expected one cell tagged `{tag}`, found {len(found)}")
         return self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{found[0]}"]')
 
+    def check_failures(self):
+        """No cell shows an error, but for those that are meant to."""
+        meant = [i for i, cell in enumerate(self.cells) if "raises-exception" in cell["metadata"].get("tags", [])]
+        where = "all => all.map(one => [Number(one.closest('.jp-Cell').dataset.windowedListIndex), one.innerText])"
+        for cell, words in self.page.eval_on_selector_all(FAILED, where):
+            if cell not in meant:
+                raise Failed(f"{self.name}: a cell failed: {words[:2000]}")
+
     def wait_until_idle(self, seconds: float):
         """Waits until no cell is running or queued and none shows an error; code cells have a number then."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            failed = self.page.locator(FAILED)
-            if failed.count():
-                raise Failed(f"{self.name}: a cell failed: {failed.first.inner_text()[:2000]}")
+            self.check_failures()
             prompts = self.page.locator(".jp-CodeCell .jp-InputArea-prompt").all_text_contents()
             if all(re.fullmatch(r"\[\d+\]:", text.strip()) for text in prompts):
                 return
@@ -102,9 +113,7 @@ class Notebook:
     def wait_for(self, cell, seconds: float):
         """Waits until one cell has run, whatever the others do."""
         wait_for_number(self.page, cell, self.name, seconds)
-        failed = self.page.locator(FAILED)
-        if failed.count():
-            raise Failed(f"{self.name}: a cell failed: {failed.first.inner_text()[:2000]}")
+        self.check_failures()
 
     def replace(self, cell, old: str, new: str):
         """Edits one line of a cell by typing."""
@@ -438,11 +447,14 @@ def every(page: Page, server: Server, names: list, folder: Path, out: Path, seco
 
 
 def gallery(page: Page, server: Server, names: list, folder: Path, out: Path):
-    """Every notebook as it looks before it is run, saved outputs and all."""
+    """Every notebook as it looks before it is run, saved outputs and all, in JupyterLab's light theme and in its dark one."""
     problems = []
     for name in names:
         notebook = Notebook(page, server, name, folder)
         notebook.photograph(out / f"gallery-{Path(name).stem}.png")
+        notebook.theme("JupyterLab Dark")
+        notebook.photograph(out / f"gallery-dark-{Path(name).stem}.png")
+        notebook.theme("JupyterLab Light")
         try:
             print(f"{name}: {notebook.check_pictures()} saved pictures are shown", flush=True)
         except Failed as problem:

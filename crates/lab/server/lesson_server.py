@@ -6,7 +6,8 @@
 
 - In a class, a kernel that nobody looks at any more is ended, unless it computes.
 
-`lab jupyter` and `lab class` name the classes `Connection` and `Kernels` in the server's settings, and put this folder on Python's path.
+`lab jupyter` and `lab class` name the class `Connection` in the server's settings, and `lab class` also `Kernels`; both put this folder on
+Python's path.
 """
 
 import json

@@ -103,6 +103,36 @@ fn a_kernel_asks_the_real_cargo_nothing() {
     );
 }
 
+/// What a shell has set for its own builds reaches no kernel, so the warm directory stays warm.
+#[test]
+fn a_kernel_stays_warm_whatever_the_shell_has_set() {
+    let out = out("shell");
+    let original = out.join("remembers.ipynb");
+    fs::copy(notebook("remembers.ipynb"), &original).unwrap();
+    let shell = [
+        ("CARGO_TARGET_DIR", "/nowhere"),
+        ("CARGO_BUILD_TARGET_DIR", "/nowhere"),
+        ("CARGO_ENCODED_RUSTFLAGS", "-g"),
+        ("CARGO_PROFILE_DEV_OPT_LEVEL", "2"),
+        ("CARGO_INCREMENTAL", "0"),
+        ("RUSTFLAGS", "-g"),
+        ("RUSTC_WRAPPER", "/nowhere/sccache"),
+        ("RUSTC_WORKSPACE_WRAPPER", "/nowhere/wrapper"),
+        ("LIBTORCH_USE_PYTORCH", "1"),
+        ("LIBTORCH_LIB", "/nowhere"),
+        ("PIP_USER", "1"),
+    ];
+    let output = lab_with(
+        &shell,
+        &["--no-html", "--update"],
+        &out.join("results"),
+        std::slice::from_ref(&original),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let executed = fs::read_to_string(&original).unwrap();
+    assert!(executed.contains("still lent: true"), "{executed}");
+}
+
 #[test]
 fn a_kernel_without_its_speed_ups_gives_the_same_answers() {
     let out = out("plain");

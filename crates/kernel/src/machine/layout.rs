@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::machine::tools;
+
 /// The libtorch that `tch` 0.26 links; no other version does.
 pub const LIBTORCH_VERSION: &str = "2.13.0";
 /// The kernel that runs the cells.
@@ -84,10 +86,24 @@ impl Layout {
         self.kernel().join("seed")
     }
 
-    /// One directory for each running kernel (below `LAB_RUNS`, if set: a learner's own folder in a class).
+    /// One directory for each running kernel (below `LAB_RUNS`, if set: a learner's own folder in a class). evcxr cuts the path of a cell's
+    /// library at a blank, and linkers take a comma for the end of a word; so where the clone's path has other than plain letters in it,
+    /// or is long, kernels build in the system's folder for temporary files.
     pub fn runs(&self) -> PathBuf {
+        let usual = self.kernel().join("run");
         let set = env::var_os("LAB_RUNS").filter(|folder| !folder.is_empty());
-        set.map_or_else(|| self.kernel().join("run"), PathBuf::from)
+        match set.map_or(usual, PathBuf::from) {
+            wanted if is_plain(&wanted) => wanted,
+            wanted => temporary(&wanted).join("run"),
+        }
+    }
+
+    /// The folder above it, where that lies among other users' files.
+    pub fn runs_among_others(&self) -> Option<PathBuf> {
+        let runs = self.runs();
+        let above = runs.parent()?;
+        let name = above.file_name()?.to_str()?;
+        name.starts_with(TEMPORARY).then(|| above.to_owned())
     }
 
     /// The toolchain that kernels run in.
@@ -168,6 +184,20 @@ impl Layout {
     }
 }
 
+/// How the names of kernels' folders begin among other users' files.
+const TEMPORARY: &str = "lesson-kernels-";
+
+fn temporary(instead_of: &Path) -> PathBuf {
+    let name = tools::sha256(instead_of.as_os_str().as_encoded_bytes());
+    env::temp_dir().join(format!("{TEMPORARY}{}", &name[..16]))
+}
+
+fn is_plain(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@~".contains(byte);
+    text.len() <= 150 && text.iter().all(plain)
+}
+
 /// The name of the conda environment that `environment.yml` makes.
 const CONDA_ENV: &str = "diffusion-lesson";
 
@@ -176,4 +206,37 @@ pub fn conda_env() -> Option<PathBuf> {
     let prefix = PathBuf::from(env::var_os("CONDA_PREFIX")?);
     let named = env::var_os("CONDA_DEFAULT_ENV").is_some_and(|name| name == CONDA_ENV);
     (named || prefix.ends_with(CONDA_ENV)).then_some(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_of_a_clone_with_an_unusual_path_build_elsewhere() {
+        let runs = |root: &str| {
+            let layout = Layout {
+                root: root.into(),
+                cache: "/c".into(),
+            };
+            layout.runs()
+        };
+        assert_eq!(
+            runs("/home/ada/lesson-1.0"),
+            Path::new("/home/ada/lesson-1.0/target/kernel/run")
+        );
+        let long = format!("/{}", "a".repeat(150));
+        for root in [
+            "/a lesson",
+            "/a,b",
+            "/[a]",
+            "/stra\u{df}e",
+            "/e\u{301}",
+            &long,
+        ] {
+            let found = runs(root);
+            assert!(found.starts_with(env::temp_dir()), "{root}: {found:?}");
+            assert_ne!(found, runs("/another one"), "{root}");
+        }
+    }
 }

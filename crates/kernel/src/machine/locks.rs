@@ -2,9 +2,12 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::machine::layout::Layout;
 
@@ -20,7 +23,11 @@ pub fn turn(folder: &Path) -> Result<File> {
         )
     })?;
     let path = folder.join("setup.lock");
-    let file = file(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    // For nobody else to hold.
+    let file = options()
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     if !is_free(&file) {
         println!(
             "  another run is at work in {}; waiting for it",
@@ -46,6 +53,18 @@ pub fn alone(file: &File) -> io::Result<()> {
 /// What the system says.
 pub fn shared(file: &File) -> io::Result<()> {
     if_there_are_locks(file.lock_shared())
+}
+
+/// [`shared`], but not for ever: a learner may hold the lock of all, and must not keep everybody from starting a kernel.
+fn shared_soon(file: &File) -> io::Result<()> {
+    for _ in 0..200 {
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(100)),
+            Err(TryLockError::Error(error)) => return if_there_are_locks(Err(error)),
+            Ok(()) => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether nobody holds this lock. Without locks that cannot be known, and it counts as free.
@@ -75,12 +94,13 @@ fn is_unknown(error: &io::Error) -> bool {
 /// # Errors
 /// If it cannot be made.
 pub fn file(path: &Path) -> io::Result<File> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
+    options().open(path)
+}
+
+fn options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    options
 }
 
 /// Waits until nobody copies the warm directory, and keeps everybody from it: for whoever swaps it.
@@ -100,7 +120,7 @@ pub fn house_alone(layout: &Layout) -> Result<File> {
 /// If the lock cannot be made or had.
 pub fn house_shared(layout: &Layout) -> Result<File> {
     let open = |path: &Path| File::open(path).or_else(|_| file(path));
-    locked(&layout.kernel().join("lock"), open, shared)
+    locked(&layout.kernel().join("lock"), open, shared_soon)
 }
 
 /// Waits until nobody else makes or sweeps kernels' directories.
@@ -108,9 +128,27 @@ pub fn house_shared(layout: &Layout) -> Result<File> {
 /// # Errors
 /// If the lock cannot be made or had.
 pub fn runs(layout: &Layout) -> Result<File> {
-    fs::create_dir_all(layout.runs())
-        .with_context(|| format!("cannot make {}", layout.runs().display()))?;
+    let runs = layout.runs();
+    if let Some(shared) = layout.runs_among_others() {
+        private(&shared)?;
+    }
+    fs::create_dir_all(&runs).with_context(|| format!("cannot make {}", runs.display()))?;
     locked(&layout.runs().with_extension("lock"), file, alone)
+}
+
+/// Makes a folder in one that everybody may write to, for this user alone.
+fn private(folder: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().mode(0o700).create(folder);
+    let found = fs::symlink_metadata(folder)
+        .with_context(|| format!("cannot make {} ({made:?})", folder.display()))?;
+    // Whose processes these are is whose their list is; elsewhere than on Linux the folder above is the user's own.
+    let mine = fs::metadata("/proc/self").map_or(true, |me| me.uid() == found.uid());
+    ensure!(
+        mine && found.is_dir() && found.mode() & 0o077 == 0,
+        "{} is not a folder of this user's alone: remove it",
+        folder.display()
+    );
+    Ok(())
 }
 
 fn locked(

@@ -2,7 +2,7 @@
 //!
 //! The hub is the real one, with its proxy from npm; both are installed when they are first asked for: the hub into the
 //! project's Python environment, the proxy into the cache. Kernels start from the one warm directory that `make lab`
-//! starts from, as hard links, so that a learner costs 5 MB on disk.
+//! starts from, as links, so that a learner costs 5 MB on disk.
 
 use std::env;
 use std::fs;
@@ -23,6 +23,8 @@ use crate::setup::{net, python};
 /// The hub's proxy, an npm package.
 const PROXY: &str = "configurable-http-proxy";
 const PROXY_VERSION: &str = "5.3.0";
+/// The user and group that own nothing.
+const NOBODY: u32 = 65534;
 /// How to come by what it runs on.
 const NODE: &str = "install Node.js 20 or later with npm (Debian and Ubuntu: `apt install nodejs npm`; conda: `conda install nodejs`)";
 
@@ -57,7 +59,8 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
     );
     let (password, teacher, token) = (password()?, secret(16)?, secret(24)?);
     check_node()?;
-    let walls = walls(layout, args)?;
+    let measuring = !args.measure.is_empty();
+    let walls = !measuring && walls(layout, args)?;
     net::loopback_up(layout)?;
     install_hub(layout)?;
     let proxy = install_proxy(layout)?;
@@ -66,7 +69,6 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
     fs::create_dir_all(folder.join("learners"))
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let measuring = !args.measure.is_empty();
     let lesson = json!({
         "notebooks": layout.notebooks(),
         "class": folder,
@@ -104,7 +106,7 @@ pub fn class(layout: &Layout, args: &ClassArgs) -> Result<()> {
         "{}",
         match walls {
             true =>
-                "Each learner is a user of this machine, lesson-<name>, and can change nobody else's files.",
+                "Each learner is a user of this machine, lesson-…-<name>, and can change nobody else's files.",
             false => "Learners run as you, and can read and change your files and each other's.",
         }
     );
@@ -134,11 +136,7 @@ fn walls(layout: &Layout, args: &ClassArgs) -> Result<bool> {
         false => "only root can make each learner a user of the machine".to_owned(),
         true => match closed(layout)? {
             None => return Ok(true),
-            Some(path) => format!(
-                "learners as users of the machine cannot read {0}: let everybody go through it (`chmod o+rx {0}`), or set the lesson up \
-                 outside of it (the clone, and the folders DIFFUSION_CACHE, CARGO_HOME and RUSTUP_HOME)",
-                path.display()
-            ),
+            Some(reason) => reason,
         },
     };
     ensure!(
@@ -152,18 +150,21 @@ fn walls(layout: &Layout, args: &ClassArgs) -> Result<bool> {
     Ok(false)
 }
 
-/// Something that a kernel reads and that not everybody can read.
-fn closed(layout: &Layout) -> Result<Option<PathBuf>> {
+/// Why users of the machine cannot take part, if they cannot.
+fn closed(layout: &Layout) -> Result<Option<String>> {
+    if let Err(error) = tools::output(Command::new("useradd").arg("--help")) {
+        return Ok(Some(format!(
+            "the machine's program for new users does not run ({error:#}); it is in /usr/sbin, which may not be on PATH"
+        )));
+    }
     let mut needed = vec![
         layout.root.join("crates"),
         layout.notebooks(),
         layout.seed(),
         layout.launcher(),
-        layout.python(),
         layout.libtorch()?.join("lib"),
         layout.evcxr(),
         layout.mnist(),
-        layout.toolchain().join("real/bin/rustc"),
     ];
     needed.extend(compilers::cargo_home().map(|home| home.join("registry")));
     for path in needed {
@@ -177,14 +178,36 @@ fn closed(layout: &Layout) -> Result<Option<PathBuf>> {
                 .with_context(|| format!("cannot look at {}", place.display()))?
                 .permissions()
                 .mode();
-            let wanted = match place.is_dir() {
-                true if place == path => 0o005,
-                true => 0o001,
-                false => 0o004,
+            let (wanted, fix) = match (place == path, place.is_dir()) {
+                (true, true) => (0o005, "o+rx"),
+                (true, false) => (0o004, "o+r"),
+                (false, _) => (0o001, "o+x"),
             };
             if mode & wanted != wanted {
-                return Ok(Some(place.to_owned()));
+                return Ok(Some(format!(
+                    "learners as users of the machine cannot read {0}: change that (`chmod {fix} {0}`), or set the lesson up outside of it \
+                     (the clone, and the folders DIFFUSION_CACHE, CARGO_HOME and RUSTUP_HOME)",
+                    place.display()
+                )));
             }
+        }
+    }
+    // And as somebody who may do nothing.
+    let programs: [(PathBuf, &[&str]); 2] = [
+        (layout.python(), &["-c", "import jupyterlab"]),
+        (layout.toolchain().join("real/bin/rustc"), &["--version"]),
+    ];
+    for (program, arguments) in programs {
+        let mut command = Command::new(&program);
+        command
+            .args(arguments)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .current_dir("/");
+        if let Err(error) = tools::output(&mut command) {
+            return Ok(Some(format!(
+                "learners as users of the machine cannot run it: {error:#}"
+            )));
         }
     }
     Ok(None)

@@ -116,6 +116,9 @@ pub fn text(agent: &ureq::Agent, url: &str, accept: &str) -> Result<String> {
     let mut response = agent
         .get(url)
         .header("Accept", accept)
+        .config()
+        .timeout_recv_body(Some(SILENCE))
+        .build()
         .call()
         .map_err(|error| anyhow!("{error}"))?;
     if !response.status().is_success() {

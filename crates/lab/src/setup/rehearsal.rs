@@ -81,9 +81,10 @@ fn rehearse(layout: &Layout, memory: &Path, plain: bool) -> Result<()> {
         .arg("--log")
         .arg(layout.kernel().join("rehearsal.log"))
         .env(variables::ON_TRIAL, memory);
-    if plain {
-        program.env(variables::PLAIN, "1");
-    }
+    match plain {
+        true => program.env(variables::PLAIN, "1"),
+        false => program.env_remove(variables::PLAIN),
+    };
     tools::run_visibly(&mut program, "starting a kernel on trial")
 }
 

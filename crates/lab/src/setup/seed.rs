@@ -4,6 +4,7 @@
 //! it. We compile the local crates ([`kernel::local`]) there beforehand, by the same cargo command with the same
 //! environment, so that a kernel finds everything fresh.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -14,6 +15,16 @@ use kernel::warm::{STAMP, inputs};
 use kernel::{local, memory, workspace};
 
 use crate::setup::part::{Finding, Options};
+
+/// Why there is no new warm directory, if it is that.
+#[derive(Debug)]
+pub struct DoesNotCompile;
+
+impl fmt::Display for DoesNotCompile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the lesson's crates could not be compiled for the kernels")
+    }
+}
 
 /// How the names begin of what is compiled from a cell.
 const OF_CELLS: [&str; 4] = ["ctx-", "ctx.", "libctx", "libcode_"];
@@ -59,10 +70,8 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     tools::remove_dir(&new.join(memory::FOLDER))?;
     workspace::write_workspace(layout, &new)?;
     workspace::fetch(&[&layout.root, &new])?;
-    workspace::compile(layout, &new, true)
-        .context("the lesson's crates could not be compiled for the kernels")?;
-    workspace::check(layout, &new)
-        .context("the lesson's crates could not be checked for the kernels")?;
+    workspace::compile(layout, &new, true).context(DoesNotCompile)?;
+    workspace::check(layout, &new).context(DoesNotCompile)?;
     // Every kernel writes its own cells, in place, and must not share them with others.
     workspace::forget(&new, &|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
