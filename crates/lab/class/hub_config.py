@@ -33,7 +33,7 @@ for folder, mode in ((CLASS, 0o755), (LEARNERS, 0o755), (HUB, 0o700)):
     folder.mkdir(mode=mode, exist_ok=True)
     folder.chmod(mode)
 # A server that runs as a learner gets nothing of the hub's terminal, which may be root's, and nothing of its environment.
-LOG = open(HUB / "servers.log", "ab")
+LOG = os.open(HUB / "servers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 APART = {"stdin": subprocess.DEVNULL, "stdout": LOG, "stderr": LOG}
 
 
