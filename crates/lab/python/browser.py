@@ -49,7 +49,7 @@ class Notebook:
     def theme(self, name: str):
         """Changes JupyterLab's theme."""
         self.page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
-        self.page.wait_for_selector(f'body[data-jp-theme-name="{name}"]')
+        self.page.wait_for_selector(f'body[data-jp-theme-name="{name}"]', state="attached")
 
     def menu(self, *path: str):
         """Picks an entry of the menu bar, as in `Run`, `Run All Cells`."""
