@@ -22,7 +22,9 @@ use crate::setup::{net, python};
 
 /// The hub's proxy, an npm package.
 const PROXY: &str = "configurable-http-proxy";
-const PROXY_VERSION: &str = "5.3.0";
+/// It and all that it needs, each with its version and its hash (made by `npm install --package-lock-only
+/// --omit-lockfile-registry-resolved`).
+const LOCKED: [&str; 2] = ["package.json", "package-lock.json"];
 /// The user and group that own nothing.
 const NOBODY: u32 = 65534;
 /// How to come by what it runs on.
@@ -268,7 +270,9 @@ fn check_node() -> Result<()> {
 
 /// The proxy's program, in the cache.
 fn install_proxy(layout: &Layout) -> Result<PathBuf> {
-    let folder = layout.cache.join(format!("{PROXY}-{PROXY_VERSION}"));
+    let locked = LOCKED.map(|name| ours(layout, "proxy").join(name));
+    let lock = tools::sha256_file(&locked[1])?;
+    let folder = layout.cache.join(format!("{PROXY}-{}", &lock[..12]));
     let program = folder
         .join("node_modules")
         .join(PROXY)
@@ -281,12 +285,15 @@ fn install_proxy(layout: &Layout) -> Result<PathBuf> {
     let new = layout.downloads().join(PROXY);
     tools::remove_dir(&new)?;
     fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    for (file, name) in locked.iter().zip(LOCKED) {
+        fs::copy(file, new.join(name))
+            .with_context(|| format!("cannot copy {}", file.display()))?;
+    }
     let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--silent"])
-        .arg(format!("{PROXY}@{PROXY_VERSION}"))
+    npm.args(["ci", "--no-audit", "--no-fund", "--silent"])
         .current_dir(&new);
     tools::run_visibly(&mut npm, "installing JupyterHub's proxy").with_context(|| {
-        format!("npm could not install {PROXY} {PROXY_VERSION} (the network is needed for this once; {NODE}); run the same command again")
+        format!("npm could not install {PROXY} (the network is needed for this once; {NODE}); run the same command again")
     })?;
     tools::remove_dir(&folder)?;
     fs::rename(&new, &folder).with_context(|| format!("cannot rename {}", new.display()))?;
