@@ -55,10 +55,15 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     }
     speed::set_plain(layout, None)?;
     let new = layout.kernel().join("memory.new");
-    if let Err(error) = rehearse(layout, &new, false) {
+    if rehearse(layout, &new, false).is_err() {
+        let words = layout.kernel().join("rehearsal-failed.log");
+        let _ = fs::copy(layout.kernel().join("rehearsal.log"), &words);
         rehearse(layout, &new, true)
             .context("no kernel could be started, with the speed-ups or without")?;
-        let reason = format!("with them a kernel on trial did not work ({error:#})");
+        let reason = format!(
+            "with them a kernel on trial did not work; its words are in {}",
+            words.display()
+        );
         println!("  kernels start without the speed-ups: {reason}");
         speed::set_plain(layout, Some(&reason))?;
     }
@@ -90,13 +95,14 @@ fn rehearse(layout: &Layout, memory: &Path, plain: bool) -> Result<()> {
 
 /// What [`doctor`](crate::doctor) says about each speed-up.
 pub fn speed_ups(layout: &Layout) -> Vec<(&'static str, String)> {
-    let plain = speed::plain(layout);
     let memory = layout.seed().join(memory::FOLDER);
-    let state = |speed_up: SpeedUp| match (&plain, speed_up.uses(&memory)) {
-        (Some(reason), _) => format!("off: {reason}"),
-        (None, 0) => "on, but not used by the kernel on trial".to_owned(),
-        (None, 1) => "on; the kernel on trial used it once".to_owned(),
-        (None, uses) => format!("on; the kernel on trial used it {uses} times"),
+    if let Some(reason) = speed::plain(layout) {
+        return vec![("all off", reason)];
+    }
+    let state = |speed_up: SpeedUp| match speed_up.uses(&memory) {
+        0 => "on, but not used by the kernel on trial".to_owned(),
+        1 => "on; the kernel on trial used it once".to_owned(),
+        uses => format!("on; the kernel on trial used it {uses} times"),
     };
     SpeedUp::ALL
         .map(|speed_up| (speed_up.words(), state(speed_up)))
