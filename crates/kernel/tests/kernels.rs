@@ -181,27 +181,15 @@ fn a_kernel_says_what_is_missing() {
     let scratch = Scratch::new("bare");
     let layout = scratch.layout();
     let connection = scratch.0.join("connection.json");
-    let output = program(&layout)
-        .arg("start")
-        .arg(&connection)
-        .output()
-        .unwrap();
-    assert!(
-        !output.status.success() && text(&output).contains("no connection file"),
-        "{}",
-        text(&output)
-    );
+    let fails_with = |words: &str| {
+        let mut kernel = program(&layout);
+        let output = kernel.arg("start").arg(&connection).output().unwrap();
+        let said = text(&output);
+        assert!(!output.status.success() && said.contains(words), "{said}");
+    };
+    fails_with("no connection file");
     fs::write(&connection, "{}").unwrap();
-    let output = program(&layout)
-        .arg("start")
-        .arg(&connection)
-        .output()
-        .unwrap();
-    assert!(
-        !output.status.success() && text(&output).contains("no warm build directory"),
-        "{}",
-        text(&output)
-    );
+    fails_with("no warm build directory");
 }
 
 #[test]

@@ -84,19 +84,24 @@ fn assert_failures(report: &Value, name: &str, printed: &str, expected: &[(u64, 
     }
 }
 
+/// Runs copies of these notebooks with these variables, and returns the first one as it was executed.
+fn executed(name: &str, variables: &[(&str, &str)], notebooks: &[&str]) -> String {
+    let out = out(name);
+    let copy = |name: &&str| {
+        fs::copy(notebook(name), out.join(name)).unwrap();
+        out.join(name)
+    };
+    let copies: Vec<PathBuf> = notebooks.iter().map(copy).collect();
+    let arguments = ["--no-html", "--update"];
+    let output = lab_with(variables, &arguments, &out.join("results"), &copies);
+    assert!(output.status.success(), "{output:?}");
+    fs::read_to_string(&copies[0]).unwrap()
+}
+
 /// A new kernel sends only requests that the kernel on trial has sent, so its `cargo` answers from memory, whoever starts it.
 #[test]
 fn a_kernel_asks_the_real_cargo_nothing() {
-    let out = out("remembers");
-    let original = out.join("remembers.ipynb");
-    fs::copy(notebook("remembers.ipynb"), &original).unwrap();
-    let output = lab(
-        &["--no-html", "--update"],
-        &out.join("results"),
-        std::slice::from_ref(&original),
-    );
-    assert!(output.status.success(), "{output:?}");
-    let executed = fs::read_to_string(&original).unwrap();
+    let executed = executed("remembers", &[], &["remembers.ipynb"]);
     assert!(
         executed.contains("still lent: true"),
         "the real cargo was called (if the lesson's crates were edited, run `make setup` first): {executed}"
@@ -106,9 +111,6 @@ fn a_kernel_asks_the_real_cargo_nothing() {
 /// What a shell has set for its own builds reaches no kernel, so the warm directory stays warm.
 #[test]
 fn a_kernel_stays_warm_whatever_the_shell_has_set() {
-    let out = out("shell");
-    let original = out.join("remembers.ipynb");
-    fs::copy(notebook("remembers.ipynb"), &original).unwrap();
     let shell = [
         ("CARGO_TARGET_DIR", "/nowhere"),
         ("CARGO_BUILD_TARGET_DIR", "/nowhere"),
@@ -122,32 +124,14 @@ fn a_kernel_stays_warm_whatever_the_shell_has_set() {
         ("LIBTORCH_LIB", "/nowhere"),
         ("PIP_USER", "1"),
     ];
-    let output = lab_with(
-        &shell,
-        &["--no-html", "--update"],
-        &out.join("results"),
-        std::slice::from_ref(&original),
-    );
-    assert!(output.status.success(), "{output:?}");
-    let executed = fs::read_to_string(&original).unwrap();
+    let executed = executed("shell", &shell, &["remembers.ipynb"]);
     assert!(executed.contains("still lent: true"), "{executed}");
 }
 
 #[test]
 fn a_kernel_without_its_speed_ups_gives_the_same_answers() {
-    let out = out("plain");
-    let [original, shows] = ["remembers.ipynb", "shows.ipynb"].map(|name| {
-        fs::copy(notebook(name), out.join(name)).unwrap();
-        out.join(name)
-    });
-    let output = lab_with(
-        &[("LAB_PLAIN", "1")],
-        &["--no-html", "--update"],
-        &out.join("results"),
-        &[original.clone(), shows],
-    );
-    assert!(output.status.success(), "{output:?}");
-    let executed = fs::read_to_string(&original).unwrap();
+    let notebooks = ["remembers.ipynb", "shows.ipynb"];
+    let executed = executed("plain", &[("LAB_PLAIN", "1")], &notebooks);
     assert!(executed.contains("still lent: false"), "{executed}");
 }
 
