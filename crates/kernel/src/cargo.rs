@@ -48,9 +48,9 @@ pub fn as_cargo(program: &OsString, arguments: &[OsString]) -> Result<ExitCode> 
     // Where this program's other names are, also when PATH led to this one.
     let bin = match Path::new(program).parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => layout.toolchain().join("bin"),
+        _ => layout.toolchain_in_use().join("bin"),
     };
-    let mut cargo = Command::new(layout.toolchain().join("real/bin/cargo"));
+    let mut cargo = Command::new(layout.toolchain_in_use().join("real/bin/cargo"));
     cargo.args(arguments);
     let memory = Memory::of_this_kernel(&layout);
     let memory = memory.as_ref();

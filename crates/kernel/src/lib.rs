@@ -12,7 +12,7 @@
 //! | [`cargo`] → [`recompile`], [`packages`] → [`thin`] | quick answers in cargo's place: cells compiled by the compiler alone, packages as the analyzer sees them |
 //! | [`cell_linker`] | cells linked with one library |
 //! | [`memory`] → [`speed`] | which answers are known, and under what circumstances they hold |
-//! | [`warm`] → [`workspace`] → [`local`] | the warm build directory, the workspace in it, and the local crates that it is made from |
+//! | [`renewal`] → [`warm`] → [`workspace`] → [`local`] | the warm build directory and its making, the workspace in it, and the local crates that it is made from |
 //! | [`variables`] | every environment variable, in one table |
 //! | [`machine`] | places, programs, compilers, locks, copies |
 
@@ -25,6 +25,7 @@ pub mod memory;
 pub mod packages;
 pub mod real_cargo;
 pub mod recompile;
+pub mod renewal;
 pub mod speed;
 pub mod start;
 pub mod thin;

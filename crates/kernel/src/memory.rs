@@ -24,6 +24,8 @@ use crate::{local, variables, warm};
 const FORM: u32 = 4;
 /// Where a kernel keeps its memory, in its own directory.
 pub const FOLDER: &str = "memory";
+/// The file in the memory of a kernel on trial that says which warm directory it belongs to, and after that which program filled it.
+pub const STAMP: &str = "rehearsed";
 /// Stands for the kernel's own directory, which is another one for every kernel.
 const OWN: &str = "{the kernel's own directory}";
 /// The files in that directory that decide what cargo does, besides the lock file, which cargo itself writes.
@@ -67,7 +69,7 @@ impl Memory {
         if warm::lead_further(&outside) {
             return None;
         }
-        let tools = layout.toolchain().join("real/bin");
+        let tools = layout.toolchain_in_use().join("real/bin");
         outside.extend(["cargo", "rustc"].map(|name| tools.join(name)));
         folder.is_dir().then_some(Memory {
             own,
@@ -160,6 +162,13 @@ impl Memory {
     fn general(&self, text: &str) -> String {
         text.replace(&*self.own.to_string_lossy(), OWN)
     }
+}
+
+/// Whether what a kernel on trial learned, it learned with this warm directory.
+pub fn belongs_to(memory: &Path, seed: &Path) -> bool {
+    let seed = fs::read_to_string(seed.join(warm::STAMP));
+    let memory = fs::read_to_string(memory.join(STAMP));
+    seed.is_ok_and(|seed| memory.is_ok_and(|memory| memory.starts_with(&seed)))
 }
 
 /// Notes what the environment is when a kernel starts. What a call has besides, the kernel or the learner set since (`:build_env`).

@@ -40,10 +40,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::machine::layout::Layout;
-use crate::machine::{locks, tools, tree};
+use crate::machine::layout::{Layout, TOOLCHAIN};
+use crate::machine::{compilers, locks, tree};
 use crate::speed::{self, SpeedUp};
-use crate::{janitor, local, memory, variables, warm, workspace};
+use crate::{janitor, local, memory, renewal, variables, warm};
 
 /// Prepares the directory and becomes the kernel. Returns only if that fails.
 ///
@@ -63,7 +63,7 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
         );
     }
     let plain = speed::plain(layout);
-    let fresh = warm::is_fresh(layout);
+    let fresh = warm::is_fresh(layout) || renewed(layout);
     let own = own_directory(layout, fresh && plain.is_none())?;
     let mut evcxr = Command::new(layout.evcxr());
     variables::without_theirs(&mut evcxr)
@@ -76,23 +76,9 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
     if layout.cell_library().is_file() {
         evcxr.envs(variables::preloaded(layout.cell_library()));
     }
-    match plain {
-        None => drop(evcxr.env("PATH", path_from(layout.toolchain().join("bin")))),
-        Some(reason) => {
-            eprintln!("kernel: starting without the speed-ups: {reason}");
-            plainly(layout, &mut evcxr);
-        }
-    }
+    lead_to_toolchain(layout, &mut evcxr, plain.as_deref())?;
     if !fresh {
-        // A local crate was edited. Cargo compiles it here, now; if it does not compile, the
-        // kernel must start all the same, so that the notebook can show the compiler's words.
-        eprintln!("kernel: the lesson's crates changed, compiling them for this kernel");
-        if let Err(error) = workspace::compile(layout, &own, false) {
-            eprintln!(
-                "kernel: the lesson's crates do not compile, so the kernel starts without them:\n{error:#}"
-            );
-            evcxr.env(variables::SETTINGS, layout.plain_settings());
-        }
+        evcxr.env(variables::SETTINGS, layout.plain_settings());
     }
     memory::note_environment(&own, &evcxr)?;
     let error = evcxr.exec();
@@ -104,58 +90,89 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
     })
 }
 
+/// A local crate was edited: it is compiled once, now, for all kernels. If it does not compile, or this user may not write there, the kernel
+/// starts without it; then `:dep` in a notebook compiles it, or shows the compiler's words.
+fn renewed(layout: &Layout) -> bool {
+    eprintln!("kernel: the lesson's crates changed, compiling them for all kernels");
+    let renewed = renewal::for_all(layout);
+    if let Err(error) = &renewed {
+        eprintln!(
+            "kernel: they could not be compiled, so this kernel starts without them:\n{error:#}"
+        );
+    }
+    renewed.is_ok()
+}
+
 /// A directory for this process: what is in the warm one, lent where that is possible.
 fn own_directory(layout: &Layout, lent: bool) -> Result<PathBuf> {
     let turn = locks::runs(layout)?;
     janitor::sweep(&layout.runs())?;
     let own = janitor::own_directory(&layout.runs())?;
     drop(turn);
-    let _house = locks::house_shared(layout)?;
+    // This edition of it, which stays as it is when another takes its place.
+    let seed = canonical(layout.seed())?;
     // Without their names the local crates' files could not be told from those that may be lent.
     match local::crates(layout) {
         Ok(crates) if lent => {
             SpeedUp::Lent.used();
             tree::lend(
-                &layout.seed(),
+                &seed,
                 &own,
                 &|path| warm::may_be_lent(path, &crates),
                 &warm::is_only_for_rebuilding,
             )
         }
-        _ => tree::clone(&layout.seed(), &own),
+        _ => tree::clone(&seed, &own),
     }
     .context("cannot copy the warm build directory")?;
     let memory = own.join(memory::FOLDER);
-    if !lent {
-        // What is in it was learned about libraries that are about to be replaced.
-        tools::remove_dir(&memory)?;
+    let learned = layout.memory();
+    // What was learned about libraries that are about to be replaced is worth nothing.
+    match lent && memory::belongs_to(&learned, &seed) {
+        true => tree::clone(&canonical(learned)?, &memory)?,
+        false => fs::create_dir_all(&memory)
+            .with_context(|| format!("cannot make {}", memory.display()))?,
     }
-    fs::create_dir_all(&memory).with_context(|| format!("cannot make {}", memory.display()))?;
     Ok(own)
 }
 
-/// Without rustup, evcxr takes the first cargo on PATH.
-fn path_from(first: PathBuf) -> OsString {
+fn canonical(path: PathBuf) -> Result<PathBuf> {
+    path.canonicalize()
+        .with_context(|| format!("no {}: run `make lab`", path.display()))
+}
+
+/// A list of folders that begins with this one.
+fn before(first: PathBuf, rest: Option<OsString>) -> OsString {
     let mut path = first.into_os_string();
-    if let Some(rest) = env::var_os("PATH") {
+    if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
         path.push(":");
         path.push(rest);
     }
     path
 }
 
-/// Leads the kernel to the real toolchain.
-fn plainly(layout: &Layout, evcxr: &mut Command) {
-    let real = layout.toolchain().join("real");
-    evcxr
-        .env("PATH", path_from(real.join("bin")))
-        .env_remove("RUST_SRC_PATH");
+/// Leads the kernel to its toolchain (without rustup, evcxr takes the first cargo on PATH), in the edition of today; without the speed-ups to the real one that this holds.
+fn lead_to_toolchain(layout: &Layout, evcxr: &mut Command, plain: Option<&str>) -> Result<()> {
+    let mut toolchain = canonical(layout.toolchain())?;
+    evcxr.env(TOOLCHAIN, &toolchain);
+    if let Some(reason) = plain {
+        eprintln!("kernel: starting without the speed-ups: {reason}");
+        toolchain = canonical(toolchain.join("real"))?;
+        evcxr.env_remove("RUST_SRC_PATH");
+    }
+    evcxr.env("PATH", before(toolchain.join("bin"), env::var_os("PATH")));
+    // Cells look for the shared standard library relative to where they were made, which need not be where they are.
+    let standard = compilers::shared_libraries(&toolchain)?;
+    for name in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+        evcxr.env(name, before(standard.clone(), env::var_os(name)));
+    }
     for (name, value) in [
-        ("RUSTUP_TOOLCHAIN", real.clone()),
-        ("CARGO", real.join("bin/cargo")),
+        ("RUSTUP_TOOLCHAIN", toolchain.clone()),
+        ("CARGO", toolchain.join("bin/cargo")),
     ] {
         if env::var_os(name).is_some() {
             evcxr.env(name, value);
         }
     }
+    Ok(())
 }

@@ -7,9 +7,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::CharIndices;
 
 use anyhow::{Context, Result};
+use ra_ap_rustc_lexer::{FrontmatterAllowed, TokenKind, tokenize};
 
 use crate::machine::layout::Layout;
 
@@ -41,7 +41,7 @@ pub fn crates(layout: &Layout) -> PathBuf {
 }
 
 /// Counts up when the same source comes out in another form.
-pub const FORM: u32 = 2;
+pub const FORM: u32 = 3;
 /// Folders that are not part of a library.
 const NO_LIBRARY: [&str; 3] = ["tests", "benches", "examples"];
 
@@ -170,118 +170,32 @@ struct Token<'a> {
     new_line: bool,
 }
 
+/// What rustc's own lexer finds, without space and comments.
 fn tokens(source: &str) -> Vec<Token<'_>> {
     let mut found = Vec::new();
     let mut rest = source;
     let (mut after_space, mut new_line) = (false, false);
-    while let Some(first) = rest.chars().next() {
-        let length = match space(rest, first) {
-            Some(length) => {
+    for token in tokenize(source, FrontmatterAllowed::No) {
+        let (text, behind) = rest.split_at(token.len as usize);
+        rest = behind;
+        match token.kind {
+            TokenKind::Whitespace
+            | TokenKind::LineComment { .. }
+            | TokenKind::BlockComment { .. } => {
                 after_space = true;
-                new_line |= rest[..length].contains('\n');
-                length
+                new_line |= text.contains('\n');
             }
-            None => {
-                let length = literal(rest).unwrap_or_else(|| word(rest, first));
-                let text = &rest[..length];
+            _ => {
                 found.push(Token {
                     text,
                     after_space,
                     new_line,
                 });
                 (after_space, new_line) = (false, false);
-                length
             }
-        };
-        rest = &rest[length..];
+        }
     }
     found
-}
-
-/// The length of space or of a comment at the beginning.
-fn space(text: &str, first: char) -> Option<usize> {
-    if text.starts_with("//") {
-        return Some(text.find('\n').unwrap_or(text.len()));
-    }
-    if text.starts_with("/*") {
-        return Some(block_comment(text));
-    }
-    first.is_whitespace().then(|| {
-        text.find(|other: char| !other.is_whitespace())
-            .unwrap_or(text.len())
-    })
-}
-
-/// Comments within comments are allowed.
-fn block_comment(text: &str) -> usize {
-    let (mut depth, mut at) = (0usize, 0);
-    while at < text.len() {
-        let step = match &text.as_bytes()[at..] {
-            [b'/', b'*', ..] => {
-                depth += 1;
-                2
-            }
-            [b'*', b'/', ..] => {
-                depth -= 1;
-                2
-            }
-            _ => 1,
-        };
-        at += step;
-        if depth == 0 {
-            break;
-        }
-    }
-    at
-}
-
-/// The length of a string, a byte or a character at the beginning.
-fn literal(text: &str) -> Option<usize> {
-    let plain = text.trim_start_matches(['b', 'c']);
-    let prefix = text.len() - plain.len();
-    if prefix > 1 {
-        return None;
-    }
-    if let Some(raw) = plain.strip_prefix('r') {
-        let quoted = raw.trim_start_matches('#');
-        let marks = raw.len() - quoted.len();
-        let inside = quoted.strip_prefix('"')?;
-        let end = format!("\"{}", "#".repeat(marks));
-        let length = inside.find(&end).map_or(inside.len(), |at| at + end.len());
-        return Some(prefix + 1 + marks + 1 + length);
-    }
-    let mut letters = plain.char_indices();
-    match letters.next()?.1 {
-        '"' => Some(prefix + closed(&mut letters, '"', plain.len())),
-        // A lifetime is a word, and has no second quote.
-        '\'' if plain[1..].starts_with('\\') || plain.chars().nth(2) == Some('\'') => {
-            Some(prefix + closed(&mut letters, '\'', plain.len()))
-        }
-        _ => None,
-    }
-}
-
-/// Behind the closing quote; a backslash takes the next letter's meaning away.
-fn closed(letters: &mut CharIndices<'_>, quote: char, end: usize) -> usize {
-    while let Some((at, letter)) = letters.next() {
-        if letter == '\\' {
-            letters.next();
-        } else if letter == quote {
-            return at + 1;
-        }
-    }
-    end
-}
-
-fn word(text: &str, first: char) -> usize {
-    let in_word = |letter: char| letter.is_alphanumeric() || letter == '_';
-    let start = first.len_utf8();
-    if !in_word(first) && first != '\'' {
-        return start;
-    }
-    text[start..]
-        .find(|letter| !in_word(letter))
-        .map_or(text.len(), |length| start + length)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::machine::compilers;
-use crate::machine::layout::Layout;
+use crate::machine::layout::{Layout, TOOLCHAIN};
 
 /// What a kernel has under a name.
 pub enum InKernels {
@@ -171,6 +171,7 @@ pub const TABLE: &[Variable] = &[
     // longer shares operations; the rest (metrics, single cells) still does.
     row("OMP_WAIT_POLICY", Have(|_| fixed("passive"))).computes(),
     row("PATH", Own),
+    row(TOOLCHAIN, Own),
     row("JUPYTER_PATH", Own),
     row(CELLS, Own),
     row(PRELOAD, Own),

@@ -102,11 +102,7 @@ pub fn inputs(layout: &Layout) -> Result<Inputs> {
         compilers::rust_in_full()?,
         layout.libtorch()?.display()
     );
-    text.push_str(&format!(
-        "linker {} crates {:?}\n",
-        workspace::linker(),
-        compilers::cargo_home()
-    ));
+    text.push_str(&format!("crates {:?}\n", compilers::cargo_home()));
     for file in settings(layout) {
         if let Ok(hash) = tools::sha256_file(&file) {
             // Not the file's name: another clone, in another folder, can start from what this one compiled.

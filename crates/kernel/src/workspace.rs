@@ -68,6 +68,9 @@ pub fn of_workspace(layout: &Layout) -> Result<String> {
 const MEMBERS: [(&str, &str); 2] = [("cell", "ctx"), (LOCK, LOCK)];
 
 /// Compiles the cell in `folder`, so that kernels find the local crates compiled.
+///
+/// # Errors
+/// With the compiler's words, where they were not printed.
 pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
     let doing = "compiling the lesson's crates for the kernels";
     cargo(layout, folder, "build", visibly.then_some(doing))
@@ -75,19 +78,17 @@ pub fn compile(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
 
 /// Checks the cell in `folder`: evcxr does so when it cannot find out a variable's type, often because of a
 /// mistake in the cell. Unprepared, the first such cell of a class would wait for three quarters of a minute.
-pub fn check(layout: &Layout, folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// With the compiler's words, where they were not printed.
+pub fn check(layout: &Layout, folder: &Path, visibly: bool) -> Result<()> {
     let doing = "checking it, for quick answers to mistakes";
-    cargo(layout, folder, "check", Some(doing))
+    cargo(layout, folder, "check", visibly.then_some(doing))
 }
 
 /// Runs cargo by the command and in the environment that evcxr uses (version 0.22.0,
 /// `Config::cargo_command`): flags and profile are part of what cargo calls fresh.
 fn cargo(layout: &Layout, folder: &Path, verb: &str, visibly: Option<&str>) -> Result<()> {
-    let mut flags = "-Cprefer-dynamic".to_owned();
-    // evcxr takes `mold` from outside rustc, else `lld` by a flag.
-    if linker() == "lld" {
-        flags.push_str(" -Clink-arg=-fuse-ld=lld");
-    }
     let mut cargo = Command::new("cargo");
     variables::without_theirs(&mut cargo)
         .args([verb, "--target", &compilers::host()?])
@@ -95,7 +96,7 @@ fn cargo(layout: &Layout, folder: &Path, verb: &str, visibly: Option<&str>) -> R
         .envs(variables::of_kernels(layout)?)
         .env("CARGO_TARGET_DIR", "target")
         .env("CARGO_BUILD_BUILD_DIR", "target")
-        .env("RUSTFLAGS", flags);
+        .env("RUSTFLAGS", "-Cprefer-dynamic");
     match visibly {
         Some(doing) => tools::run_visibly(&mut cargo, doing),
         None => tools::output(&mut cargo).map(drop),
@@ -185,19 +186,4 @@ pub fn forget(folder: &Path, goes: &dyn Fn(&Path) -> bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The linker that evcxr will choose, as part of what a warm directory depends on.
-pub fn linker() -> &'static str {
-    match (cfg!(target_os = "macos"), on_path("mold"), on_path("lld")) {
-        (false, true, _) => "mold",
-        (false, false, true) => "lld",
-        _ => "system",
-    }
-}
-
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-    })
 }

@@ -157,6 +157,32 @@ fn a_changed_support_crate_or_manifest_is_cargos_business() {
 }
 
 #[test]
+fn what_a_learner_sets_for_builds_makes_another_request() {
+    let mut own = Own::new("build-env");
+    own.compile(&cell(1));
+    assert!(!own.compile(&cell(2)).1);
+    own.more.push(("FLAVOUR", "sour")); // as `:build_env FLAVOUR=sour` does
+    assert!(own.compile(&cell(3)).1);
+    assert!(!own.compile(&cell(4)).1);
+    own.more[0].1 = "sweet";
+    assert!(own.compile(&cell(5)).1);
+}
+
+#[test]
+fn settings_that_lead_to_other_files_are_cargos_business() {
+    for (name, settings) in [("paths", "paths = []"), ("patch", "[patch.crates-io]")] {
+        let own = Own::new(name);
+        own.compile(&cell(1));
+        assert!(!own.compile(&cell(2)).1, "{name}");
+        own.write(".cargo/config.toml", settings);
+        for number in 3..5 {
+            let (output, real) = own.compile(&cell(number));
+            assert!(output.status.success() && real, "{}", text(&output));
+        }
+    }
+}
+
+#[test]
 fn a_question_is_asked_once_and_cleaning_forgets() {
     let own = Own::new("question");
     let question = ["metadata", "--format-version=1", "--offline"];

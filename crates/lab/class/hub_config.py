@@ -113,6 +113,14 @@ def prepare(spawner):
     subprocess.run(command, check=True, cwd="/", env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}, **APART, **user)
 
 
+def end(spawner):
+    """Ends what a learner has left running, in a terminal or from a cell, when the server has ended."""
+    if LESSON["walls"]:
+        user = pwd.getpwnam(system_name(spawner.user.name))
+        # All that this user may end: its own.
+        subprocess.run(["sh", "-c", "kill -KILL -1"], cwd="/", env={}, **APART, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
+
+
 def taken_over(home: Path, user):
     """Makes an old folder the learner's. Its files are copied: in a class without walls some may have been second names of everybody's."""
     shutil.rmtree(home / "kernels", ignore_errors=True)
@@ -162,7 +170,7 @@ c.Spawner.popen_kwargs = APART
 # how they are compiled and shown.
 c.Spawner.env_keep = """PATH PYTHONPATH LANG LC_ALL LC_CTYPE TZ CC CXX CFLAGS CXXFLAGS LDFLAGS LAB_PLAIN LESSON_BACKTRACE
 OPS_IMPLEMENTATION""".split()
-c.Spawner.pre_spawn_hook = prepare
+c.Spawner.pre_spawn_hook, c.Spawner.post_stop_hook = prepare, end
 c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 c.JupyterHub.concurrent_spawn_limit = 100  # a class comes all at once
 

@@ -12,6 +12,9 @@ use std::process::Command;
 
 use common::{Scratch, lab, text};
 use kernel::machine::layout::Layout;
+use kernel::machine::tools;
+use lab::setup::analyzer;
+use lab::setup::part::{Finding, Options};
 
 /// Runs `lab setup` where only these programs exist: name and what they print.
 fn setup_with(name: &str, programs: &[(&str, &str)]) -> String {
@@ -307,4 +310,27 @@ fn the_doctor_sees_a_truncated_library() {
         text(&output)
     );
     assert!(Path::new(&layout.libtorch_link()).exists());
+}
+
+#[test]
+fn a_new_toolchain_leaves_the_one_before_to_running_kernels() {
+    let scratch = Scratch::new("toolchain");
+    let layout = scratch.layout();
+    let make = || analyzer::make(&layout, &Options::default()).unwrap();
+    let is_right = || matches!(analyzer::check(&layout, false).unwrap(), Finding::Found(_));
+    let version = |toolchain: &Path| {
+        let rustc = toolchain.join("bin/rustc");
+        tools::output(Command::new(rustc).arg("--version")).unwrap()
+    };
+    make();
+    assert!(is_right());
+    let first = layout.toolchain().canonicalize().unwrap();
+    let rust = version(&first);
+    fs::write(first.join("of"), "another Rust").unwrap();
+    assert!(!is_right());
+    make();
+    assert!(is_right());
+    assert_ne!(layout.toolchain().canonicalize().unwrap(), first);
+    assert_eq!(version(&first), rust);
+    assert_eq!(version(&layout.toolchain()), rust);
 }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -47,6 +47,20 @@ pub fn rust() -> Result<String> {
         );
     }
     Ok(text.split(" (").next().unwrap_or(&text).to_owned())
+}
+
+/// The folder of a toolchain's shared standard library.
+///
+/// # Errors
+/// If there is none.
+pub fn shared_libraries(toolchain: &Path) -> Result<PathBuf> {
+    let hosts = toolchain.join("lib/rustlib");
+    let folders = fs::read_dir(&hosts).with_context(|| format!("no {}", hosts.display()))?;
+    folders
+        .flatten()
+        .map(|host| host.path().join("lib"))
+        .find(|folder| fs::read_dir(folder).is_ok_and(holds_shared_std))
+        .with_context(|| format!("no shared standard library below {}", hosts.display()))
 }
 
 fn holds_shared_std(entries: fs::ReadDir) -> bool {

@@ -16,6 +16,9 @@ pub const EVCXR_VERSION: &str = "0.22.0";
 /// manifest ([`crate::local`]).
 pub const SUPPORT_CRATE: &str = "crates/diffusion";
 
+/// Tells a kernel's programs which toolchain is the kernel's.
+pub const TOOLCHAIN: &str = "LAB_TOOLCHAIN";
+
 /// The name of the program that evcxr and the analyzer start as cargo.
 pub const CARGO: &str = "cargo";
 /// The name under which this program stands between cargo and the compiler.
@@ -81,9 +84,14 @@ impl Layout {
         self.target().join("kernel")
     }
 
-    /// The warm build directory that new kernels start from.
+    /// The warm build directory that new kernels start from: a link ([`tools::publish`]).
     pub fn seed(&self) -> PathBuf {
         self.kernel().join("seed")
+    }
+
+    /// What a kernel on trial learned with that directory: a link.
+    pub fn memory(&self) -> PathBuf {
+        self.kernel().join("memory")
     }
 
     /// One directory for each running kernel (below `LAB_RUNS`, if set: a learner's own folder in a class). evcxr cuts the path of a cell's
@@ -106,9 +114,14 @@ impl Layout {
         name.starts_with(TEMPORARY).then(|| above.to_owned())
     }
 
-    /// The toolchain that kernels run in.
+    /// The toolchain that new kernels run in: a link.
     pub fn toolchain(&self) -> PathBuf {
         self.kernel().join("toolchain")
+    }
+
+    /// The toolchain of the kernel that this process works for: the one that was new when that kernel started.
+    pub fn toolchain_in_use(&self) -> PathBuf {
+        env::var_os(TOOLCHAIN).map_or_else(|| self.toolchain(), PathBuf::from)
     }
 
     /// The thin sources of the standard library that a kernel's analyzer reads.

@@ -4,8 +4,6 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -47,26 +45,6 @@ pub fn alone(file: &File) -> io::Result<()> {
     if_there_are_locks(file.lock())
 }
 
-/// The same for a lock that others may hold as well.
-///
-/// # Errors
-/// What the system says.
-pub fn shared(file: &File) -> io::Result<()> {
-    if_there_are_locks(file.lock_shared())
-}
-
-/// [`shared`], but not for ever: a learner may hold the lock of all, and must not keep everybody from starting a kernel.
-fn shared_soon(file: &File) -> io::Result<()> {
-    for _ in 0..200 {
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(100)),
-            Err(TryLockError::Error(error)) => return if_there_are_locks(Err(error)),
-            Ok(()) => return Ok(()),
-        }
-    }
-    Ok(())
-}
-
 /// Whether nobody holds this lock. Without locks that cannot be known, and it counts as free.
 pub fn is_free(file: &File) -> bool {
     match file.try_lock() {
@@ -89,7 +67,7 @@ fn is_unknown(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(ENOLCK)
 }
 
-/// A file for a lock. A shared lock on a network's file system needs a file that may be read, one held alone a file that may be written.
+/// A file for a lock. On a network's file system a lock held alone needs a file that may be written.
 ///
 /// # Errors
 /// If it cannot be made.
@@ -103,26 +81,6 @@ fn options() -> fs::OpenOptions {
     options
 }
 
-/// Waits until nobody copies the warm directory, and keeps everybody from it: for whoever swaps it.
-///
-/// # Errors
-/// If the lock cannot be made or had.
-pub fn house_alone(layout: &Layout) -> Result<File> {
-    fs::create_dir_all(layout.kernel())
-        .with_context(|| format!("cannot make {}", layout.kernel().display()))?;
-    locked(&layout.kernel().join("lock"), file, alone)
-}
-
-/// Waits until nobody swaps the warm directory, and keeps everybody from doing so: for a kernel, which copies it. In a class the
-/// learners may read the lock and not write it.
-///
-/// # Errors
-/// If the lock cannot be made or had.
-pub fn house_shared(layout: &Layout) -> Result<File> {
-    let open = |path: &Path| File::open(path).or_else(|_| file(path));
-    locked(&layout.kernel().join("lock"), open, shared_soon)
-}
-
 /// Waits until nobody else makes or sweeps kernels' directories.
 ///
 /// # Errors
@@ -133,7 +91,10 @@ pub fn runs(layout: &Layout) -> Result<File> {
         private(&shared)?;
     }
     fs::create_dir_all(&runs).with_context(|| format!("cannot make {}", runs.display()))?;
-    locked(&layout.runs().with_extension("lock"), file, alone)
+    let path = runs.with_extension("lock");
+    let file = file(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    alone(&file).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// Makes a folder in one that everybody may write to, for this user alone.
@@ -149,16 +110,6 @@ fn private(folder: &Path) -> Result<()> {
         folder.display()
     );
     Ok(())
-}
-
-fn locked(
-    path: &Path,
-    open: impl Fn(&Path) -> io::Result<File>,
-    lock: fn(&File) -> io::Result<()>,
-) -> Result<File> {
-    let file = open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    lock(&file).with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -182,9 +133,6 @@ mod tests {
         assert!(!is_free(&file(&path).unwrap()));
         drop(held);
         assert!(is_free(&file(&path).unwrap()));
-        let readers = [file(&path).unwrap(), file(&path).unwrap()];
-        readers.iter().for_each(|reader| shared(reader).unwrap());
-        assert!(!is_free(&file(&path).unwrap()));
         fs::remove_file(path).unwrap();
     }
 }

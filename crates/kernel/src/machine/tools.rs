@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::thread;
@@ -116,18 +117,50 @@ pub fn remove_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Puts a directory in the place of another, which others may be using: there is no more than a moment without one.
+/// Puts a folder in the place of another, which others may be using: `place` is a link, from now on to this one. The one before stays as it is,
+/// for whoever has it open; those before that are removed.
 ///
 /// # Errors
-/// If one of them cannot be renamed or removed.
-pub fn swap_in(new: &Path, place: &Path) -> Result<()> {
-    let old = place.with_extension("old");
-    remove_dir(&old)?;
-    if place.exists() {
-        fs::rename(place, &old).with_context(|| format!("cannot rename {}", place.display()))?;
+/// If one of them cannot be renamed or removed, or no link be made.
+pub fn publish(new: &Path, place: &Path) -> Result<()> {
+    let failed = || format!("cannot put {} at {}", new.display(), place.display());
+    let mut numbers = editions(place)?;
+    let number = numbers.last().map_or(1, |last| last + 1);
+    let target = edition(place, number);
+    if place.is_dir() && !place.is_symlink() {
+        remove_dir(place)?;
     }
-    fs::rename(new, place).with_context(|| format!("cannot rename {}", new.display()))?;
-    remove_dir(&old)
+    let half = edition(place, 0);
+    fs::rename(new, &target)
+        .and_then(|()| symlink(target.file_name().unwrap_or_default(), &half))
+        .and_then(|()| fs::rename(&half, place))
+        .with_context(failed)?;
+    numbers.pop();
+    numbers
+        .iter()
+        .try_for_each(|number| remove_dir(&edition(place, *number)))
+}
+
+fn edition(place: &Path, number: u64) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(format!("-{number}"));
+    name.into()
+}
+
+/// The numbers of the folders that a place has led to, in order.
+fn editions(place: &Path) -> Result<Vec<u64>> {
+    let folder = place.parent().unwrap_or(place);
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let number = |found: &str| found.strip_prefix(&*name)?.strip_prefix('-')?.parse().ok();
+    let mut numbers: Vec<u64> = entries
+        .flatten()
+        .filter_map(|entry| number(&entry.file_name().to_string_lossy()))
+        .filter(|number| *number > 0)
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// `3.2 s`, `2 min 05 s`.
@@ -170,4 +203,33 @@ pub fn run_visibly(command: &mut Command, doing: &str) -> Result<()> {
     drop(stop);
     let _ = ticker.join();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_edition_before_the_last_stays_and_older_ones_go() {
+        let folder = std::env::temp_dir().join(format!("lab-test-publish-{}", std::process::id()));
+        let place = folder.join("seed");
+        let publish_one = |text: &str| {
+            write_whole(&folder.join("new/file"), text).unwrap();
+            publish(&folder.join("new"), &place).unwrap();
+            place.canonicalize().unwrap()
+        };
+        // What is no link gives way too.
+        write_whole(&place.join("file"), "old").unwrap();
+        write_whole(&folder.join("seed-notes"), "not an edition").unwrap();
+        let first = publish_one("1");
+        let second = publish_one("2");
+        assert_eq!(fs::read_to_string(first.join("file")).unwrap(), "1");
+        assert_eq!(fs::read_to_string(place.join("file")).unwrap(), "2");
+        let third = publish_one("3");
+        assert!(!first.exists() && second.exists() && third.ends_with("seed-3"));
+        assert!(folder.join("seed-notes").exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

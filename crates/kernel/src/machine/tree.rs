@@ -45,6 +45,18 @@ pub fn lend(
     Ok(())
 }
 
+/// A folder of second names for another's files, without what `leave_out` names. Whoever replaces files there, as an update does, leaves these as
+/// they are; on another file system, where only links are possible, they follow.
+///
+/// # Errors
+/// If a folder cannot be read or made.
+pub fn second_names(from: &Path, to: &Path, leave_out: &dyn Fn(&Path) -> bool) -> Result<()> {
+    copy_tree(from, to, &|path, _| match leave_out(path) {
+        true => Way::LeaveOut,
+        false => Way::Lend,
+    })
+}
+
 /// Makes what was lent to a folder its own, as [`clone`] would have: a quarter of a second for each thousand small files. Does nothing the
 /// second time.
 pub fn take_over(folder: &Path) -> Result<()> {

@@ -15,6 +15,8 @@ pub struct Own {
     pub scratch: Scratch,
     /// Its name in the scratch folder.
     pub name: &'static str,
+    /// What its environment has besides.
+    pub more: Vec<(&'static str, &'static str)>,
     /// The support crate's name, and its folder in the scratch folder.
     support: (&'static str, &'static str),
 }
@@ -33,6 +35,7 @@ impl Own {
         let own = Own {
             scratch,
             name: "own",
+            more: Vec::new(),
             support,
         };
         let dependencies = own.dependencies();
@@ -87,6 +90,7 @@ impl Own {
             .env("CARGO_TARGET_DIR", "target")
             .env("RUSTFLAGS", "-Cprefer-dynamic")
             .env_remove("LAB_MEMORY")
+            .envs(self.more.iter().copied())
             .output()
             .unwrap()
     }

@@ -1,8 +1,10 @@
 //! `lab test`: every quick test, in the order in which a failure costs least; `lab test --long`: what takes longer.
 
 use std::env;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use kernel::machine::layout::Layout;
@@ -35,7 +37,7 @@ pub fn test(layout: &Layout) -> Result<()> {
         step(layout, name, arguments)?;
     }
     println!("\n== notebooks");
-    notebooks(layout, &lab, &[])?;
+    notebooks(layout, &lab)?;
     println!("\n== browser");
     tools::run(&mut lab.verb("browser")).context("the browser failed")?;
     println!("\nall tests passed");
@@ -43,41 +45,84 @@ pub fn test(layout: &Layout) -> Result<()> {
 }
 
 /// What [`test()`] leaves out because of its time: the tests that are marked `#[ignore = "slow: make test-long"]`, every cell
-/// of the notebooks twice in a row, and every notebook in the browser to its end.
+/// of the notebooks twice in a row, and every notebook in the browser to its end. All of it is run, whatever fails, and what it said
+/// is kept in `target/test-long.log`.
 pub fn long(layout: &Layout) -> Result<()> {
     let lab = Lab::find(layout)?;
+    let log = layout.target().join("test-long.log");
     // Not the examples in the documentation: `ignore` means there that they are not to be run.
     // One after the other: some of them measure how soon a kernel answers.
     let slow = [
         "test",
         "--workspace",
+        "--no-fail-fast",
         "--tests",
         "--",
         "--ignored",
         "--test-threads=1",
+        "--nocapture",
     ];
-    step(layout, "slow tests", &slow)?;
-    println!("\n== notebooks, each cell twice in a row");
-    notebooks(layout, &lab, &["--twice"])?;
-    println!("\n== every notebook in the browser");
-    tools::run(lab.verb("browser").arg("--every")).context("the browser failed")?;
-    println!("\nall long tests passed");
+    let mut twice = lab.verb("run");
+    twice.arg("--twice").args(super::lesson(layout)?);
+    let mut browser = lab.verb("browser");
+    browser.arg("--every");
+    let steps = [
+        ("slow tests", cargo(layout, &slow)),
+        ("notebooks, each cell twice in a row", twice),
+        ("every notebook in the browser", browser),
+    ];
+    let mut tee = Command::new("tee")
+        .arg(&log)
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("`tee` could not be started")?;
+    let mut words = tee.stdin.take().context("`tee` takes no words")?;
+    let mut failed = Vec::new();
+    for (name, mut command) in steps {
+        writeln!(words, "\n== {name}")?;
+        let copy = || words.as_fd().try_clone_to_owned();
+        command.stdout(copy()?).stderr(copy()?);
+        match tools::run(&mut command) {
+            Ok(()) => writeln!(words, "passed: {name}")?,
+            Err(error) => {
+                writeln!(words, "FAILED: {name}: {error:#}")?;
+                failed.push(name);
+            }
+        }
+    }
+    drop(words);
+    tee.wait().context("`tee` is lost")?;
+    ensure!(
+        failed.is_empty(),
+        "failed: {}; what was said is in {}",
+        failed.join("; "),
+        log.display()
+    );
+    println!(
+        "\nall long tests passed; what they said is in {}",
+        log.display()
+    );
     Ok(())
 }
 
 /// One call of cargo.
 fn step(layout: &Layout, name: &str, arguments: &[&str]) -> Result<()> {
     println!("\n== {name}");
+    let mut cargo = cargo(layout, arguments);
+    if name == "documentation" {
+        cargo.env("RUSTDOCFLAGS", "-D warnings");
+    }
+    tools::run(&mut cargo).with_context(|| format!("this step failed: {name}"))
+}
+
+fn cargo(layout: &Layout, arguments: &[&str]) -> Command {
     let mut cargo = Command::new("cargo");
     variables::without_leftovers(&mut cargo)
         .args(arguments)
         .current_dir(&layout.root)
         // Cargo puts a library path on the loader's path only if it lies below `target`.
         .env("LIBTORCH", layout.libtorch_link());
-    if name == "documentation" {
-        cargo.env("RUSTDOCFLAGS", "-D warnings");
-    }
-    tools::run(&mut cargo).with_context(|| format!("this step failed: {name}"))
+    cargo
 }
 
 /// The workbench as a process of its own: the runner becomes another program.
@@ -104,7 +149,7 @@ impl Lab {
 
 /// All notebooks in two rows at once: compiling a cell takes one core, training all, so the two fill each other's
 /// gaps. The first row are those that follow the video: each takes up what the one before it saved.
-fn notebooks(layout: &Layout, lab: &Lab, flags: &[&str]) -> Result<()> {
+fn notebooks(layout: &Layout, lab: &Lab) -> Result<()> {
     let mut first = super::lesson(layout)?;
     let second = first.split_off(FOLLOW_THE_VIDEO.min(first.len()));
     let mut rows = Vec::new();
@@ -112,7 +157,7 @@ fn notebooks(layout: &Layout, lab: &Lab, flags: &[&str]) -> Result<()> {
         if !notebooks.is_empty() {
             let out = layout.target().join("lesson").join(name);
             let mut row = lab.verb("run");
-            row.args(notebooks).args(flags);
+            row.args(notebooks);
             row.arg("--out").arg(out);
             rows.push(row.spawn().context("the notebooks could not be started")?);
         }

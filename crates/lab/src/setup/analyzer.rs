@@ -3,9 +3,10 @@
 //! evcxr carries rust-analyzer, to find the types of variables and for completion. It loads every package
 //! that cargo names, down to the last compression library, and the whole standard library with the
 //! intrinsics of all processors: that was 930 MB of memory and 9 seconds of a kernel's start. Notebooks use
-//! the support crate, its few public dependencies and `std`. So a kernel runs in a toolchain of its own, all
-//! links to the real one but for one program: its `cargo` is this program ([`kernel::cargo`]), which answers the analyzer's
-//! question for the packages with those it needs ([`kernel::packages`]). Compilers see no difference.
+//! the support crate, its few public dependencies and `std`. So a kernel runs in a toolchain of its own, made of
+//! second names of the real one's files but for one program: its `cargo` is this program ([`kernel::cargo`]), which answers the analyzer's
+//! question for the packages with those it needs ([`kernel::packages`]). Compilers see no difference. And an update of Rust, which puts
+//! new files in place of the old, changes nothing for kernels until the next set-up; the running ones keep what they have even then.
 //!
 //! | a kernel on two cores | ready | first picture if all run at once | memory when idle |
 //! | --- | --- | --- | --- |
@@ -23,7 +24,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use kernel::machine::layout::{CARGO, LINKER, Layout, WITNESS};
-use kernel::machine::{compilers, tools};
+use kernel::machine::{compilers, tools, tree};
 use kernel::thin;
 
 use crate::setup::part::{Finding, Options};
@@ -33,25 +34,12 @@ use crate::setup::part::{Finding, Options};
 const STANDARD: [&str; 3] = ["core", "alloc", "std"];
 /// What evcxr and cargo start, besides cargo.
 const PROGRAMS: [&str; 2] = ["rustc", "rustdoc"];
-
-/// The links of the toolchain in the folder `own`: where each one is, and where it leads.
-fn links(layout: &Layout, own: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let real = sysroot()?;
-    let mut links = vec![
-        (own.join("real"), real.clone()),
-        (own.join("lib"), real.join("lib")),
-    ];
-    for name in [CARGO, WITNESS, LINKER] {
-        links.push((own.join("bin").join(name), layout.launcher()));
-    }
-    for program in PROGRAMS {
-        links.push((
-            own.join("bin").join(program),
-            real.join("bin").join(program),
-        ));
-    }
-    Ok(links)
-}
+/// The folder of the real toolchain, in that of kernels.
+const REAL: &str = "real";
+/// The sources of the standard library, in a toolchain: many files, which only kernels without speed-ups read.
+const SOURCES: &str = "lib/rustlib/src";
+/// The file in a toolchain of kernels that says what it was made from.
+const STAMP: &str = "of";
 
 fn sysroot() -> Result<PathBuf> {
     let mut rustc = Command::new("rustc");
@@ -61,24 +49,23 @@ fn sysroot() -> Result<PathBuf> {
 }
 
 fn sources_of_std(toolchain: &Path) -> PathBuf {
-    toolchain.join("lib/rustlib/src/rust/library")
+    toolchain.join(SOURCES).join("rust/library")
 }
 
-/// Do all links lead where they should?
+/// Was the toolchain made from the Rust that is here now?
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
-    for (link, target) in links(layout, &layout.toolchain())? {
-        match fs::read_link(&link) {
-            Ok(found) if found == target => {}
-            Ok(_) => {
-                return Ok(Finding::Wrong(format!(
-                    "{} leads elsewhere",
-                    link.display()
-                )));
-            }
-            Err(_) => return Ok(Finding::Missing(format!("no {} yet", link.display()))),
+    let place = layout.toolchain();
+    match fs::read_to_string(place.join(STAMP)) {
+        Ok(found) if found == stamp_of_toolchain(layout)? => {}
+        Ok(_) => {
+            return Ok(Finding::Wrong(format!(
+                "{} is of another Rust",
+                place.display()
+            )));
         }
+        Err(_) => return Ok(Finding::Missing(format!("no {} yet", place.display()))),
     }
-    let std = match sources_of_std(&layout.toolchain().join("real")).is_dir() {
+    let std = match sources_of_std(&place.join(REAL)).is_dir() {
         true if fs::read_to_string(stamp(layout)).ok() != Some(stamp_text()?) => {
             return Ok(Finding::Missing(
                 "no thin copy of this Rust's standard library yet".to_owned(),
@@ -89,11 +76,20 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
             "; without the standard library's sources, so that a variable like `let x = vec![1];` needs its type written down (`rustup component add rust-src`, or the package rust-src of conda, brings them)"
         }
     };
-    let place = layout.toolchain();
     Ok(Finding::Found(format!(
         "toolchain of the kernels in {}{std}",
         place.display()
     )))
+}
+
+/// What the toolchain is made from.
+fn stamp_of_toolchain(layout: &Layout) -> Result<String> {
+    Ok(format!(
+        "{}\n{}\n{}\n",
+        compilers::rust_in_full()?,
+        sysroot()?.display(),
+        layout.launcher().display()
+    ))
 }
 
 /// Says which standard library was made thin, and how.
@@ -121,15 +117,50 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         for part in STANDARD {
             thin::copy(&std.join(part), &new.join(part))?;
         }
-        tools::swap_in(&new, &layout.standard_library())?;
+        tools::publish(&new, &layout.standard_library())?;
         tools::write_whole(&stamp(layout), stamp_text()?)?;
     }
     let new = layout.toolchain().with_extension("new");
     tools::remove_dir(&new)?;
-    for (link, target) in links(layout, &new)? {
+    for part in parts(&real) {
+        let without = |path: &Path| path.ends_with(SOURCES);
+        tree::second_names(&real.join(part), &new.join(REAL).join(part), &without)?;
+    }
+    for (link, target) in links(layout, &real) {
+        let link = new.join(link);
         let made = fs::create_dir_all(link.parent().unwrap_or(&link))
             .and_then(|()| symlink(&target, &link));
         made.with_context(|| format!("cannot make the link {}", link.display()))?;
     }
-    tools::swap_in(&new, &layout.toolchain())
+    tools::write_whole(&new.join(STAMP), stamp_of_toolchain(layout)?)?;
+    tools::publish(&new, &layout.toolchain())
+}
+
+/// The folders of a toolchain that is rustup's. Others, such as a system's, lie among much else.
+fn parts(real: &Path) -> &'static [&'static str] {
+    let rustup = compilers::rustup_home().and_then(|home| home.canonicalize().ok());
+    match rustup.is_some_and(|home| real.starts_with(home)) {
+        true => &["bin", "lib"],
+        false => &[],
+    }
+}
+
+/// The links in a toolchain of kernels: where each one is, and where it leads.
+fn links(layout: &Layout, real: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut links = vec![(PathBuf::from("lib"), Path::new(REAL).join("lib"))];
+    match parts(real) {
+        [] => links.push((PathBuf::from(REAL), real.to_owned())),
+        _ if sources_of_std(real).is_dir() => {
+            links.push((Path::new(REAL).join(SOURCES), real.join(SOURCES)))
+        }
+        _ => {}
+    }
+    for name in [CARGO, WITNESS, LINKER] {
+        links.push((Path::new("bin").join(name), layout.launcher()));
+    }
+    for program in PROGRAMS {
+        let target = Path::new("..").join(REAL).join("bin").join(program);
+        links.push((Path::new("bin").join(program), target));
+    }
+    links
 }

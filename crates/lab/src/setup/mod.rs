@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use kernel::machine::layout::Layout;
 use kernel::machine::{compilers, locks, tools};
+use kernel::renewal::DoesNotCompile;
 
 use part::{Finding, Options, Part};
 
@@ -16,6 +17,7 @@ pub mod libtorch;
 pub mod mnist;
 pub mod net;
 pub mod part;
+pub mod places;
 pub mod programs;
 pub mod python;
 pub mod rehearsal;
@@ -29,6 +31,12 @@ pub const PARTS: &[Part] = &[
         name: "tools",
         check: |_, _| compilers::check().map(Finding::Found),
         make: |_, _| compilers::check().map(drop),
+        shared: false,
+    },
+    Part {
+        name: "places",
+        check: places::check,
+        make: places::make,
         shared: false,
     },
     Part {
@@ -95,7 +103,7 @@ pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
         let start = Instant::now();
         let text = match ready(part, layout, options) {
             // Somebody works on the lesson's crates: notebooks open all the same, and a cell shows the compiler's words.
-            Err(error) if error.is::<seed::DoesNotCompile>() && layout.seed().is_dir() => {
+            Err(error) if error.is::<DoesNotCompile>() && layout.seed().is_dir() => {
                 println!(
                     "{:<9} {error:#}\nset-up leaves it at that: kernels start without the lesson's crates until they compile again",
                     part.name

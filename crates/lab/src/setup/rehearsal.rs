@@ -9,15 +9,12 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use kernel::machine::layout::{Layout, SUPPORT_CRATE};
-use kernel::machine::{locks, tools};
+use kernel::machine::tools;
 use kernel::speed::{self, SpeedUp};
 use kernel::{memory, variables, warm};
 
 use crate::setup::part::{Finding, Options};
 use crate::setup::{net, python};
-
-/// The file in a memory that says where it belongs.
-const STAMP: &str = "rehearsed";
 
 /// Which warm directory a memory belongs to, and which program filled it.
 fn stamp_of_seed(layout: &Layout) -> Result<String> {
@@ -32,8 +29,8 @@ fn stamp_of_seed(layout: &Layout) -> Result<String> {
 
 /// Has a kernel been started with what is here now?
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
-    let memory = layout.seed().join(memory::FOLDER);
-    match fs::read_to_string(memory.join(STAMP)) {
+    let memory = layout.memory();
+    match fs::read_to_string(memory.join(memory::STAMP)) {
         Ok(found) if found == stamp_of_seed(layout)? => Ok(Finding::Found(format!(
             "a kernel was started on trial; what it learned is in {}",
             memory.display()
@@ -67,9 +64,8 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         println!("  kernels start without the speed-ups: {reason}");
         speed::set_plain(layout, Some(&reason))?;
     }
-    tools::write_whole(&new.join(STAMP), stamp_of_seed(layout)?)?;
-    let _house = locks::house_alone(layout)?;
-    tools::swap_in(&new, &layout.seed().join(memory::FOLDER))
+    tools::write_whole(&new.join(memory::STAMP), stamp_of_seed(layout)?)?;
+    tools::publish(&new, &layout.memory())
 }
 
 fn rehearse(layout: &Layout, memory: &Path, plain: bool) -> Result<()> {
@@ -95,7 +91,7 @@ fn rehearse(layout: &Layout, memory: &Path, plain: bool) -> Result<()> {
 
 /// What [`doctor`](crate::doctor) says about each speed-up.
 pub fn speed_ups(layout: &Layout) -> Vec<(&'static str, String)> {
-    let memory = layout.seed().join(memory::FOLDER);
+    let memory = layout.memory();
     if let Some(reason) = speed::plain(layout) {
         return vec![("all off", reason)];
     }

@@ -33,7 +33,8 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
         ":dep diffusion = {{ path = {:?} }}\n",
         layout.support_crate()
     );
-    let settings = ":efmt {:?}\n";
+    // Else evcxr takes `mold` or `lld` where it finds one, and what was compiled without is compiled again.
+    let settings = ":linker system\n:efmt {:?}\n";
     Ok(vec![
         (
             layout
@@ -124,6 +125,11 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::env;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -132,5 +138,36 @@ mod tests {
         for text in ["", "[1]", "// mine\n{\"a\": 1}"] {
             assert_eq!(settings_of(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn settings_of_ones_own_stay_and_what_cannot_be_read_is_kept_aside() {
+        let root = env::temp_dir().join(format!("lab-test-spec-{}", std::process::id()));
+        let layout = Layout {
+            cache: root.join("cache"),
+            root,
+        };
+        for folder in [layout.cache.clone(), layout.target()] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        symlink(&layout.cache, layout.libtorch_link()).unwrap();
+        let (path, _, _) = overrides(&layout).unwrap();
+        let aside = path.with_extension("json.before");
+        let made = |text: &str| {
+            tools::write_whole(&path, text).unwrap();
+            make(&layout, &Options::default()).unwrap();
+            settings_of(&fs::read_to_string(&path).unwrap()).unwrap()
+        };
+        let merged = made("{\"mine\": {\"theme\": \"dark\"}}");
+        assert_eq!(merged["mine"]["theme"], "dark");
+        assert_eq!(
+            merged["@jupyterlab/apputils-extension:notification"]["fetchNews"],
+            "false"
+        );
+        assert!(!aside.exists());
+        let with_a_comment = "// dark\n{\"mine\": 1}";
+        assert!(made(with_a_comment).get("mine").is_none());
+        assert_eq!(fs::read_to_string(&aside).unwrap(), with_a_comment);
+        fs::remove_dir_all(&layout.root).unwrap();
     }
 }

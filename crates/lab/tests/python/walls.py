@@ -188,6 +188,20 @@ async def main():
     check(rows[BOB].split("</td>")[0].endswith(">tried"), "and that bob has tried it")
     check(ada.get("/services/progress/")[0] == 403, "ada does not see this page")
 
+    # What ada leaves running ends with her server, and bob's goes on.
+    await run(ada, ADA, kernels[ADA], shell("setsid sleep 3000 > left-running 2>&1 &"))
+    user = next(user.pw_name for user in pwd.getpwall() if user.pw_name.startswith("lesson-") and user.pw_name.endswith(f"-{ADA}"))
+    running = lambda: subprocess.run(["pgrep", "-a", "-u", user], capture_output=True, text=True).stdout
+    check("sleep 3000" in running(), "ada leaves a program running")
+    token = next(cookie.value for cookie in ada.jar if cookie.name == "_xsrf" and cookie.path == "/hub/")
+    status, said = ada.get(f"/hub/api/users/{ADA}/server", method="DELETE", **{"X-XSRFToken": token.strip('"'), "Sec-Fetch-Mode": "cors"})
+    check(status in (202, 204), f"ada stops her server: {status} {said[:200]}")
+    deadline = time.monotonic() + 60
+    while running():
+        check(time.monotonic() < deadline, f"nothing of hers runs: {running()}")
+        await asyncio.sleep(0.5)
+    check("2" in await run(bob, BOB, kernels[BOB], "1 + 1"), "bob's kernel lives")
+
 
 def clean():
     """Takes the test's own learners away again."""
@@ -197,7 +211,7 @@ def clean():
         mine.append("teacher")  # no class was held here
     names = tuple(f"-{name}" for name in mine)
     for user in [user.pw_name for user in pwd.getpwall() if user.pw_name.startswith("lesson-") and user.pw_name.endswith(names)]:
-        subprocess.run(["pkill", "-KILL", "-u", user])
+        subprocess.run(["pkill", "-KILL", "-u", user])  # bob is still there
         time.sleep(1)
         subprocess.run(["userdel", user])
     for name in mine:

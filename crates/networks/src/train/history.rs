@@ -130,8 +130,11 @@ impl fmt::Display for History {
         let stopped = if self.stopped { ", stopped early" } else { "" };
         write!(
             f,
-            "{} epochs over {} images in {:.0} s ({}{stopped})",
-            self.epochs.len(),
+            "{} over {} images in {:.0} s ({}{stopped})",
+            match self.epochs.len() {
+                1 => "1 epoch".to_owned(),
+                count => format!("{count} epochs"),
+            },
             thousands(self.plan.images),
             self.seconds(),
             self.plan.precision,

@@ -1,0 +1,167 @@
+//! Where set-up writes: whether it may, whether that place can hold what is made, and whether there is room. Asked first, so that
+//! nobody waits for minutes to read it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use kernel::machine::layout::Layout;
+use kernel::machine::tools;
+
+use crate::setup::part::{Finding, Options};
+use crate::setup::{evcxr, libtorch, python, seed};
+
+const GB: u64 = 1_000_000_000;
+
+/// Where something is to be made: the folder, what for, how much room that takes, and what to do where there is none.
+struct Place {
+    folder: PathBuf,
+    holds: &'static str,
+    needs: u64,
+    fix: &'static str,
+}
+
+/// The places in which something is missing, with what comes there; about twice as much as is kept, because of downloads and builds.
+fn wanted(layout: &Layout) -> Vec<Place> {
+    type Check = fn(&Layout, bool) -> Result<Finding>;
+    let needs = |parts: &[(Check, u64)]| -> u64 {
+        let missing = parts
+            .iter()
+            .filter(|(check, _)| !matches!(check(layout, false), Ok(Finding::Found(_))));
+        missing.map(|(_, needs)| needs).sum()
+    };
+    let cache = Place {
+        folder: layout.cache.clone(),
+        holds: "downloads and built programs",
+        needs: needs(&[(libtorch::check, 2 * GB), (evcxr::check, GB)]),
+        fix: "set DIFFUSION_CACHE to a folder in another place",
+    };
+    let target = Place {
+        folder: layout.target(),
+        holds: "what is built for this clone",
+        needs: needs(&[(python::check, GB), (seed::check, GB)]),
+        fix: "clone the lesson in another place, or make `target` a link to a folder there",
+    };
+    [cache, target]
+        .into_iter()
+        .filter(|place| place.needs > 0)
+        .collect()
+}
+
+/// Can what is missing be made?
+pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
+    let wanted = wanted(layout);
+    for place in &wanted {
+        try_out(&place.folder).with_context(|| {
+            format!(
+                "set-up keeps {} in {}, and cannot: {}",
+                place.holds,
+                place.folder.display(),
+                place.fix
+            )
+        })?;
+    }
+    let free = wanted
+        .iter()
+        .map(|place| {
+            let free = room(&place.folder)?;
+            enough(place, free)?;
+            Ok(format!("{} GB in {}", free / GB, place.folder.display()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Finding::Found(match free.as_slice() {
+        [] => "nothing is missing that takes room".to_owned(),
+        free => format!("there is room: {}", free.join(", ")),
+    }))
+}
+
+/// There is nothing to make: the error names the fix.
+pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
+    check(layout, false).map(drop)
+}
+
+/// The bytes that this user may still write.
+fn room(folder: &Path) -> Result<u64> {
+    let system = rustix::fs::statvfs(folder)
+        .with_context(|| format!("cannot ask for the room in {}", folder.display()))?;
+    Ok(system.f_bavail * system.f_frsize)
+}
+
+fn enough(place: &Place, free: u64) -> Result<()> {
+    ensure!(
+        free >= place.needs,
+        "too little room in {}: {:.1} GB are free, and {} take up to {} GB: make room there, or {}",
+        place.folder.display(),
+        free as f64 / GB as f64,
+        place.holds,
+        place.needs / GB,
+        place.fix
+    );
+    Ok(())
+}
+
+/// Makes what set-up makes: a folder, a program that runs, a link to it, another name for it.
+fn try_out(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let place = folder.join(format!(".tried-{}", std::process::id()));
+    let tried = try_in(&place);
+    let _ = fs::remove_dir_all(&place);
+    tried
+}
+
+fn try_in(place: &Path) -> Result<()> {
+    let (half, program, link) = (
+        place.join("half"),
+        place.join("program"),
+        place.join("link"),
+    );
+    fs::create_dir(place)
+        .and_then(|()| fs::write(&half, "#!/bin/sh\n"))
+        .and_then(|()| fs::set_permissions(&half, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::rename(&half, &program))
+        .context("it cannot be written to")?;
+    symlink("program", &link).context("links cannot be made there")?;
+    if let Err(error) = tools::output(&mut Command::new(&link)) {
+        bail!("programs there cannot be started (is it mounted with `noexec`?): {error:#}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::env;
+
+    use super::*;
+
+    fn place(folder: &Path, needs: u64) -> Place {
+        Place {
+            folder: folder.to_owned(),
+            holds: "downloads",
+            needs,
+            fix: "take another disk",
+        }
+    }
+
+    #[test]
+    fn too_little_room_is_said_with_both_numbers_and_the_fix() {
+        let here = env::temp_dir();
+        assert!(room(&here).unwrap() > 0);
+        assert!(enough(&place(&here, 2 * GB), 2 * GB).is_ok());
+        let error = enough(&place(&here, 3 * GB), 2 * GB - 1).unwrap_err();
+        let words = error.to_string();
+        for part in ["2.0 GB are free", "up to 3 GB", "take another disk"] {
+            assert!(words.contains(part), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_to_is_told_from_one_that_can() {
+        try_out(&env::temp_dir()).unwrap();
+        let error = try_out(Path::new("/dev/null/cache")).unwrap_err();
+        assert!(error.to_string().contains("cannot make"), "{error:#}");
+    }
+}
