@@ -149,9 +149,17 @@ pub fn manifest(package: &str, support_crate: &Path) -> String {
         LOCK => "\n[package.metadata.notebooks]\npublic = []\n",
         _ => "",
     };
+    let dependency = dependency(support_crate);
     format!(
-        "[package]\nname = \"{package}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{seen}\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n[dependencies]\ndiffusion = {{ path = {support_crate:?} }}\n"
+        "[package]\nname = \"{package}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{seen}\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n[dependencies]\n{dependency}\n"
     )
+}
+
+/// The line of a manifest that names the support crate, as evcxr writes it.
+pub fn dependency(support_crate: &Path) -> String {
+    let path = support_crate.to_string_lossy();
+    let path = path.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("diffusion = {{ path = \"{path}\" }}")
 }
 
 fn write_changed(path: &Path, text: &[u8]) -> Result<()> {
@@ -186,4 +194,26 @@ pub fn forget(folder: &Path, goes: &dyn Fn(&Path) -> bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_path_of_any_letters_is_read_back_as_it_was() {
+        for path in [
+            "/a b, [c]",
+            "/stra\u{df}e",
+            "/e\u{301}",
+            "/\"quoted\"",
+            "/back\\slash",
+        ] {
+            let found: Table = manifest("ctx", Path::new(path)).parse().unwrap();
+            let found = &found["dependencies"]["diffusion"]["path"];
+            assert_eq!(found.as_str(), Some(path));
+        }
+    }
 }

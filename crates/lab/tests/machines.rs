@@ -26,6 +26,18 @@ fn machine(name: &str) {
     assert!(output.status.success(), "{name}");
 }
 
+/// Everything from nothing, which takes a quarter of an hour; it needs root and debootstrap.
+#[test]
+#[ignore = "slow: make test-long"]
+fn a_bare_debian() {
+    let layout = Layout::find().unwrap();
+    let mut script = Command::new("sh");
+    let status = variables::without_leftovers(&mut script)
+        .arg(layout.root.join("crates/lab/tests/bare_debian.sh"))
+        .status();
+    assert!(status.unwrap().success());
+}
+
 macro_rules! machines {
     ($($name:ident)*) => {
         $(#[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::setup::part::{Finding, Options};
 use kernel::machine::layout::{EVCXR_VERSION, Layout};
 use kernel::machine::tools;
-use kernel::variables;
+use kernel::{variables, workspace};
 
 /// Is the right version installed in the cache? Cargo's own record of it says so.
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
@@ -39,6 +39,8 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         .downloads()
         .join(format!("evcxr_jupyter-{EVCXR_VERSION}-build"));
     fs::create_dir_all(&build).with_context(|| format!("cannot make {}", build.display()))?;
+    // What is compiled after this is brought before it: without a network, set-up must not fail after minutes of compiling.
+    workspace::fetch(&[&layout.root])?;
     let mut cargo = Command::new("cargo");
     cargo
         .args([

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use kernel::machine::layout::Layout;
-use kernel::machine::tools;
+use kernel::machine::{locks, tools};
 
 use crate::setup::part::{Finding, Options};
 use crate::setup::{evcxr, libtorch, python, seed};
@@ -20,6 +20,8 @@ struct Place {
     folder: PathBuf,
     holds: &'static str,
     needs: u64,
+    /// Whether compilers work there: without locks they refuse to.
+    locked: bool,
     fix: &'static str,
 }
 
@@ -36,12 +38,14 @@ fn wanted(layout: &Layout) -> Vec<Place> {
         folder: layout.cache.clone(),
         holds: "downloads and built programs",
         needs: needs(&[(libtorch::check, 2 * GB), (evcxr::check, GB)]),
+        locked: false,
         fix: "set DIFFUSION_CACHE to a folder in another place",
     };
     let target = Place {
         folder: layout.target(),
         holds: "what is built for this clone",
         needs: needs(&[(python::check, GB), (seed::check, GB)]),
+        locked: true,
         fix: "clone the lesson in another place, or make `target` a link to a folder there",
     };
     [cache, target]
@@ -54,14 +58,14 @@ fn wanted(layout: &Layout) -> Vec<Place> {
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     let wanted = wanted(layout);
     for place in &wanted {
-        try_out(&place.folder).with_context(|| {
-            format!(
-                "set-up keeps {} in {}, and cannot: {}",
-                place.holds,
+        if let Err(error) = try_out(&place.folder, place.locked) {
+            bail!(
+                "{} cannot hold {}: {error:#}; {}",
                 place.folder.display(),
+                place.holds,
                 place.fix
-            )
-        })?;
+            );
+        }
     }
     let free = wanted
         .iter()
@@ -102,16 +106,16 @@ fn enough(place: &Place, free: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes what set-up makes: a folder, a program that runs, a link to it, another name for it.
-fn try_out(folder: &Path) -> Result<()> {
+/// Makes what set-up makes: a folder, a program that runs, a link to it, another name for it, a lock.
+fn try_out(folder: &Path, locked: bool) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let place = folder.join(format!(".tried-{}", std::process::id()));
-    let tried = try_in(&place);
+    let tried = try_in(&place, locked);
     let _ = fs::remove_dir_all(&place);
     tried
 }
 
-fn try_in(place: &Path) -> Result<()> {
+fn try_in(place: &Path, locked: bool) -> Result<()> {
     let (half, program, link) = (
         place.join("half"),
         place.join("program"),
@@ -125,6 +129,11 @@ fn try_in(place: &Path) -> Result<()> {
     symlink("program", &link).context("links cannot be made there")?;
     if let Err(error) = tools::output(&mut Command::new(&link)) {
         bail!("programs there cannot be started (is it mounted with `noexec`?): {error:#}");
+    }
+    if locked {
+        let file = locks::file(&place.join("lock")).context("it cannot be written to")?;
+        file.lock()
+            .context("its file system has no locks, which Rust's compiler needs")?;
     }
     Ok(())
 }
@@ -142,6 +151,7 @@ mod tests {
             folder: folder.to_owned(),
             holds: "downloads",
             needs,
+            locked: true,
             fix: "take another disk",
         }
     }
@@ -160,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_written_to_is_told_from_one_that_can() {
-        try_out(&env::temp_dir()).unwrap();
-        let error = try_out(Path::new("/dev/null/cache")).unwrap_err();
+        try_out(&env::temp_dir(), true).unwrap();
+        let error = try_out(Path::new("/dev/null/cache"), true).unwrap_err();
         assert!(error.to_string().contains("cannot make"), "{error:#}");
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use kernel::machine::layout::Layout;
 use kernel::machine::tools;
-use kernel::variables;
+use kernel::{variables, workspace};
 
 use crate::setup::part::{Finding, Options};
 use crate::setup::programs;
@@ -29,10 +29,7 @@ fn files(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
     });
     let config = layout.kernel().join("config");
     let plain = layout.plain_settings();
-    let dep = format!(
-        ":dep diffusion = {{ path = {:?} }}\n",
-        layout.support_crate()
-    );
+    let dep = format!(":dep {}\n", workspace::dependency(&layout.support_crate()));
     // Else evcxr takes `mold` or `lld` where it finds one, and what was compiled without is compiled again.
     let settings = ":linker system\n:efmt {:?}\n";
     Ok(vec![
