@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use kernel::machine::layout::{Layout, SUPPORT_CRATE};
-use kernel::machine::tools;
+use kernel::machine::{locks, tools, tree};
 use kernel::speed::{self, SpeedUp};
 use kernel::{memory, variables, warm};
 
@@ -52,10 +52,14 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
     }
     speed::set_plain(layout, None)?;
     let new = layout.kernel().join("memory.new");
-    if rehearse(layout, &new, false).is_err() {
+    // Where kernels must build elsewhere because of the clone's path, the linker needs its library elsewhere too.
+    let trial = layout.runs_among_others().map(|place| place.join("trial"));
+    let trial = trial.unwrap_or_else(|| new.clone());
+    drop(locks::runs(layout)?); // makes that place
+    if rehearse(layout, &trial, false).is_err() {
         let words = layout.kernel().join("rehearsal-failed.log");
         let _ = fs::copy(layout.kernel().join("rehearsal.log"), &words);
-        rehearse(layout, &new, true)
+        rehearse(layout, &trial, true)
             .context("no kernel could be started, with the speed-ups or without")?;
         let reason = format!(
             "with them a kernel on trial did not work; its words are in {}",
@@ -63,6 +67,11 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         );
         println!("  kernels start without the speed-ups: {reason}");
         speed::set_plain(layout, Some(&reason))?;
+    }
+    if trial != new {
+        tools::remove_dir(&new)?;
+        tree::clone(&trial, &new)?;
+        tools::remove_dir(&trial)?;
     }
     tools::write_whole(&new.join(memory::STAMP), stamp_of_seed(layout)?)?;
     tools::publish(&new, &layout.memory())

@@ -95,8 +95,7 @@ def another_file_system():
     with scratch(memory) as there, scratch() as elsewhere:
         root = there / "a lesson, [é] e\u0301" / ("long" * 40)
         root.mkdir(parents=True)
-        machine = Machine(root / "clone", target=elsewhere)
-        machine.works(unused=("linked with one library",))
+        Machine(root / "clone", target=elsewhere).works()
 
 
 def no_hard_links_and_no_locks():
@@ -215,7 +214,7 @@ def settings_of_ones_own():
             "PATH": f"{own}/bin:/usr/local/bin:/usr/bin:/bin",
         }
         machine = Machine(folder / "clone", shell)
-        machine.works()
+        machine.works(unused=("linked with one library",))  # with a linker of one's own
         before = len(log.read_text().splitlines()) if log.exists() else 0
         machine.runs()
         after = log.read_text().splitlines()[before:] if log.exists() else []
