@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::machine::layout::Layout;
 use crate::machine::{locks, tools, tree};
 use crate::warm::{self, Inputs, STAMP};
-use crate::workspace;
+use crate::{memory, workspace};
 
 /// Why there is no new warm directory, if it is that.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ impl Renewal<'_> {
             fs::rename(&half, new).with_context(|| format!("cannot rename {}", half.display()))?;
         }
         let _ = fs::remove_file(new.join(STAMP));
+        // What an earlier version of this program kept there would be every kernel's.
+        tools::remove_dir(&new.join(memory::FOLDER))?;
         workspace::write_workspace(layout, new)?;
         Ok(renewal)
     }
@@ -83,7 +85,7 @@ impl Renewal<'_> {
             .join(format!("kernel-deps-{dependencies}"))
     }
 
-    /// Compiles what changed, and swaps it in when it is complete.
+    /// Compiles what changed, and publishes it when it is complete.
     ///
     /// # Errors
     /// [`DoesNotCompile`], or if something cannot be written.

@@ -38,7 +38,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::machine::layout::{Layout, TOOLCHAIN};
 use crate::machine::{compilers, locks, tree};
@@ -63,8 +63,8 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
         );
     }
     let plain = speed::plain(layout);
-    let fresh = warm::is_fresh(layout) || renewed(layout);
-    let own = own_directory(layout, fresh && plain.is_none())?;
+    let fresh = warm::is_fresh(layout) || renewed(layout)?;
+    let own = own_directory(layout, fresh, plain.is_none())?;
     let mut evcxr = Command::new(layout.evcxr());
     variables::without_theirs(&mut evcxr)
         .arg("--control_file")
@@ -92,7 +92,11 @@ pub fn kernel(layout: &Layout, connection: &Path) -> Result<()> {
 
 /// A local crate was edited: it is compiled once, now, for all kernels. If it does not compile, or this user may not write there, the kernel
 /// starts without it; then `:dep` in a notebook compiles it, or shows the compiler's words.
-fn renewed(layout: &Layout) -> bool {
+fn renewed(layout: &Layout) -> Result<bool> {
+    ensure!(
+        env::var_os(variables::ON_TRIAL).is_none(),
+        "the lesson's crates were edited meanwhile: run the same command again"
+    );
     eprintln!("kernel: the lesson's crates changed, compiling them for all kernels");
     let renewed = renewal::for_all(layout);
     if let Err(error) = &renewed {
@@ -100,11 +104,11 @@ fn renewed(layout: &Layout) -> bool {
             "kernel: they could not be compiled, so this kernel starts without them:\n{error:#}"
         );
     }
-    renewed.is_ok()
+    Ok(renewed.is_ok())
 }
 
 /// A directory for this process: what is in the warm one, lent where that is possible.
-fn own_directory(layout: &Layout, lent: bool) -> Result<PathBuf> {
+fn own_directory(layout: &Layout, fresh: bool, lent: bool) -> Result<PathBuf> {
     let turn = locks::runs(layout)?;
     janitor::sweep(&layout.runs())?;
     let own = janitor::own_directory(&layout.runs())?;
@@ -128,8 +132,8 @@ fn own_directory(layout: &Layout, lent: bool) -> Result<PathBuf> {
     let memory = own.join(memory::FOLDER);
     let learned = layout.memory();
     // What was learned about libraries that are about to be replaced is worth nothing.
-    match lent && memory::belongs_to(&learned, &seed) {
-        true => tree::clone(&canonical(learned)?, &memory)?,
+    match fresh && lent && memory::belongs_to(&learned, &seed) {
+        true => tree::lend(&canonical(learned)?, &memory, &|_| false, &|_| false)?,
         false => fs::create_dir_all(&memory)
             .with_context(|| format!("cannot make {}", memory.display()))?,
     }

@@ -13,14 +13,18 @@ use std::time::{Duration, Instant};
 
 use common::{Scratch, names, text};
 use kernel::machine::layout::Layout;
-use kernel::machine::tree;
+use kernel::machine::{compilers, tree};
 use kernel::{janitor, variables, warm};
 
 /// A clone whose warm directory is tiny and whose kernel only says where it builds, and waits.
 fn clone_with_fake_kernel(scratch: &Scratch) -> Layout {
     let layout = scratch.layout();
     fs::create_dir_all(layout.seed().join("cell")).unwrap();
-    let libraries = layout.toolchain().join("lib/rustlib/host/lib");
+    let libraries = layout
+        .toolchain()
+        .join("lib/rustlib")
+        .join(compilers::host().unwrap())
+        .join("lib");
     fs::create_dir_all(&libraries).unwrap();
     let standard = format!("libstd-1{}", std::env::consts::DLL_SUFFIX);
     fs::write(libraries.join(standard), "").unwrap();

@@ -6,7 +6,6 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -76,6 +75,8 @@ fn what_does_not_compile_leaves_the_warm_directory_as_it_was() {
     let scratch = Scratch::new("broken");
     let layout = clone(&scratch);
     renewal::for_all(&layout).unwrap();
+    let edition = || layout.seed().canonicalize().unwrap();
+    let before = edition();
     edit(&layout, "pub fn one() -> u32 { true }");
     let error = renewal::for_all(&layout).unwrap_err();
     assert!(error.is::<DoesNotCompile>(), "{error:#}");
@@ -83,9 +84,10 @@ fn what_does_not_compile_leaves_the_warm_directory_as_it_was() {
         format!("{error:#}").contains("mismatched types"),
         "{error:#}"
     );
-    let library = |folder: &Path| folder.join("cell/target").is_dir();
-    assert!(library(&layout.seed()));
+    assert_eq!(edition(), before);
+    assert!(before.join("cell/target").is_dir());
     edit(&layout, "");
     renewal::for_all(&layout).unwrap();
-    assert!(warm::is_fresh(&layout) && library(&layout.seed()));
+    assert!(warm::is_fresh(&layout));
+    assert_ne!(edition(), before);
 }

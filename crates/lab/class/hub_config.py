@@ -86,17 +86,23 @@ def system_name(name: str) -> str:
     return f"lesson-{hashlib.sha256(str(CLASS).encode()).hexdigest()[:6]}-{name}"
 
 
-def system_user(name: str, home: Path):
-    """Makes the user where there is none; its group is its own."""
+def known_user(name: str):
+    """The learner's user of the machine, whose group is its own; None where there is none."""
     try:
         found = pwd.getpwnam(system_name(name))
     except KeyError:
-        command = ["useradd", "--user-group", "--no-create-home", "--home-dir", home, "--shell", "/usr/sbin/nologin", system_name(name)]
-        subprocess.run(command, check=True)
-        found = pwd.getpwnam(system_name(name))
+        return None
     if not found.pw_uid or grp.getgrgid(found.pw_gid).gr_name != system_name(name):
         raise RuntimeError(f"the user {system_name(name)} of this machine was not made for a class")
     return found
+
+
+def system_user(name: str, home: Path):
+    """Makes the user where there is none."""
+    if known_user(name) is None:
+        command = ["useradd", "--user-group", "--no-create-home", "--home-dir", home, "--shell", "/usr/sbin/nologin", system_name(name)]
+        subprocess.run(command, check=True)
+    return known_user(name)
 
 
 def prepare(spawner):
@@ -115,10 +121,12 @@ def prepare(spawner):
 
 def end(spawner):
     """Ends what a learner has left running, in a terminal or from a cell, when the server has ended."""
-    if LESSON["walls"]:
-        user = pwd.getpwnam(system_name(spawner.user.name))
-        # All that this user may end: its own.
-        subprocess.run(["sh", "-c", "kill -KILL -1"], cwd="/", env={}, **APART, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
+    user = known_user(spawner.user.name) if LESSON["walls"] else None
+    if user:
+        # All that this user may end: its own. Kernels' directories have nobody left to remove them.
+        command = ["sh", "-c", 'kill -KILL -1; rm -rf "$0"', LEARNERS / spawner.user.name / "kernels"]
+        env = {"PATH": os.environ["PATH"]}
+        subprocess.run(command, cwd="/", env=env, **APART, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
 
 
 def taken_over(home: Path, user):

@@ -4,8 +4,9 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::machine::tools;
 
@@ -54,13 +55,10 @@ pub fn rust() -> Result<String> {
 /// # Errors
 /// If there is none.
 pub fn shared_libraries(toolchain: &Path) -> Result<PathBuf> {
-    let hosts = toolchain.join("lib/rustlib");
-    let folders = fs::read_dir(&hosts).with_context(|| format!("no {}", hosts.display()))?;
-    folders
-        .flatten()
-        .map(|host| host.path().join("lib"))
-        .find(|folder| fs::read_dir(folder).is_ok_and(holds_shared_std))
-        .with_context(|| format!("no shared standard library below {}", hosts.display()))
+    let folder = toolchain.join("lib/rustlib").join(host()?).join("lib");
+    let found = fs::read_dir(&folder).is_ok_and(holds_shared_std);
+    ensure!(found, "no shared standard library in {}", folder.display());
+    Ok(folder)
 }
 
 fn holds_shared_std(entries: fs::ReadDir) -> bool {
@@ -72,9 +70,17 @@ fn holds_shared_std(entries: fs::ReadDir) -> bool {
     names.any(|name| is_std(&name.to_string_lossy()))
 }
 
-/// The whole of what `rustc -vV` says: what a build directory depends on.
+/// The whole of what `rustc -vV` says: what a build directory depends on. Asked once: it takes a moment of every kernel's start.
+///
+/// # Errors
+/// If there is no working compiler.
 pub fn rust_in_full() -> Result<String> {
-    tools::output(Command::new("rustc").arg("-vV"))
+    static FOUND: OnceLock<String> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
+    let found = tools::output(Command::new("rustc").arg("-vV"))?;
+    Ok(FOUND.get_or_init(|| found).clone())
 }
 
 /// The machine as Rust names it, such as `x86_64-unknown-linux-gnu`.

@@ -118,27 +118,32 @@ pub fn remove_dir(path: &Path) -> Result<()> {
 }
 
 /// Puts a folder in the place of another, which others may be using: `place` is a link, from now on to this one. The one before stays as it is,
-/// for whoever has it open; those before that are removed.
+/// for whoever has it open; those before that are removed, as far as that is possible.
 ///
 /// # Errors
-/// If one of them cannot be renamed or removed, or no link be made.
+/// If it cannot be renamed, or no link be made.
 pub fn publish(new: &Path, place: &Path) -> Result<()> {
-    let failed = || format!("cannot put {} at {}", new.display(), place.display());
-    let mut numbers = editions(place)?;
+    let before = place.canonicalize().ok();
+    let numbers = editions(place)?;
     let number = numbers.last().map_or(1, |last| last + 1);
     let target = edition(place, number);
     if place.is_dir() && !place.is_symlink() {
         remove_dir(place)?;
     }
     let half = edition(place, 0);
+    let _ = fs::remove_file(&half); // of a publication that was interrupted
     fs::rename(new, &target)
         .and_then(|()| symlink(target.file_name().unwrap_or_default(), &half))
         .and_then(|()| fs::rename(&half, place))
-        .with_context(failed)?;
-    numbers.pop();
-    numbers
-        .iter()
-        .try_for_each(|number| remove_dir(&edition(place, *number)))
+        .with_context(|| format!("cannot put {} at {}", new.display(), place.display()))?;
+    for number in numbers {
+        let old = edition(place, number);
+        if old.canonicalize().ok() != before {
+            // Somebody else's, or in use on a network's file system: the next one tries again.
+            let _ = remove_dir(&old);
+        }
+    }
+    Ok(())
 }
 
 fn edition(place: &Path, number: u64) -> PathBuf {

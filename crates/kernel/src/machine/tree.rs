@@ -45,15 +45,15 @@ pub fn lend(
     Ok(())
 }
 
-/// A folder of second names for another's files, without what `leave_out` names. Whoever replaces files there, as an update does, leaves these as
-/// they are; on another file system, where only links are possible, they follow.
+/// A folder of second names for another's files, without what `leave_out` names; of copies where second names may not be. Whoever replaces
+/// files there, as an update does, leaves these as they are.
 ///
 /// # Errors
-/// If a folder cannot be read or made.
+/// If a folder or file cannot be read or made.
 pub fn second_names(from: &Path, to: &Path, leave_out: &dyn Fn(&Path) -> bool) -> Result<()> {
     copy_tree(from, to, &|path, _| match leave_out(path) {
         true => Way::LeaveOut,
-        false => Way::Lend,
+        false => Way::Share,
     })
 }
 

@@ -65,7 +65,7 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
         }
         Err(_) => return Ok(Finding::Missing(format!("no {} yet", place.display()))),
     }
-    let std = match sources_of_std(&place.join(REAL)).is_dir() {
+    let std = match sources_of_std(&sysroot()?).is_dir() {
         true if fs::read_to_string(stamp(layout)).ok() != Some(stamp_text()?) => {
             return Ok(Finding::Missing(
                 "no thin copy of this Rust's standard library yet".to_owned(),
@@ -84,11 +84,16 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
 
 /// What the toolchain is made from.
 fn stamp_of_toolchain(layout: &Layout) -> Result<String> {
+    let real = sysroot()?;
+    let place = match parts(&real) {
+        [] => real.display().to_string(), // links lead there
+        _ => String::new(),
+    };
     Ok(format!(
-        "{}\n{}\n{}\n",
+        "{}\n{place}\n{}\nsources: {}\n",
         compilers::rust_in_full()?,
-        sysroot()?.display(),
-        layout.launcher().display()
+        layout.launcher().display(),
+        sources_of_std(&real).is_dir()
     ))
 }
 
@@ -120,6 +125,10 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         tools::publish(&new, &layout.standard_library())?;
         tools::write_whole(&stamp(layout), stamp_text()?)?;
     }
+    let wanted = stamp_of_toolchain(layout)?;
+    if fs::read_to_string(layout.toolchain().join(STAMP)).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
     let new = layout.toolchain().with_extension("new");
     tools::remove_dir(&new)?;
     for part in parts(&real) {
@@ -132,7 +141,7 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
             .and_then(|()| symlink(&target, &link));
         made.with_context(|| format!("cannot make the link {}", link.display()))?;
     }
-    tools::write_whole(&new.join(STAMP), stamp_of_toolchain(layout)?)?;
+    tools::write_whole(&new.join(STAMP), wanted)?;
     tools::publish(&new, &layout.toolchain())
 }
 

@@ -2,7 +2,7 @@
 //! nobody waits for minutes to read it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use kernel::machine::layout::Layout;
 use kernel::machine::{locks, tools};
 
 use crate::setup::part::{Finding, Options};
-use crate::setup::{evcxr, libtorch, python, seed};
+use crate::setup::{analyzer, evcxr, libtorch, python, seed};
 
 const GB: u64 = 1_000_000_000;
 
@@ -31,7 +31,7 @@ fn wanted(layout: &Layout) -> Vec<Place> {
     let needs = |parts: &[(Check, u64)]| -> u64 {
         let missing = parts
             .iter()
-            .filter(|(check, _)| !matches!(check(layout, false), Ok(Finding::Found(_))));
+            .filter(|(check, _)| matches!(check(layout, false), Ok(Finding::Missing(_))));
         missing.map(|(_, needs)| needs).sum()
     };
     let cache = Place {
@@ -44,7 +44,11 @@ fn wanted(layout: &Layout) -> Vec<Place> {
     let target = Place {
         folder: layout.target(),
         holds: "what is built for this clone",
-        needs: needs(&[(python::check, GB), (seed::check, GB)]),
+        needs: needs(&[
+            (python::check, GB),
+            (analyzer::check, GB),
+            (seed::check, GB),
+        ]),
         locked: true,
         fix: "clone the lesson in another place, or make `target` a link to a folder there",
     };
@@ -67,18 +71,25 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
             );
         }
     }
-    let free = wanted
-        .iter()
-        .map(|place| {
-            let free = room(&place.folder)?;
-            enough(place, free)?;
-            Ok(format!("{} GB in {}", free / GB, place.folder.display()))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut free = Vec::new();
+    for place in &wanted {
+        let there = room(&place.folder)?;
+        // Both may be on one disk.
+        let also = wanted
+            .iter()
+            .filter(|other| on_one_disk(&place.folder, &other.folder));
+        enough(place, also.map(|other| other.needs).sum(), there)?;
+        free.push(format!("{} GB in {}", there / GB, place.folder.display()));
+    }
     Ok(Finding::Found(match free.as_slice() {
         [] => "nothing is missing that takes room".to_owned(),
         free => format!("there is room: {}", free.join(", ")),
     }))
+}
+
+fn on_one_disk(one: &Path, other: &Path) -> bool {
+    let disk = |folder| fs::metadata(folder).map(|data| data.dev()).ok();
+    disk(one) == disk(other)
 }
 
 /// There is nothing to make: the error names the fix.
@@ -93,14 +104,14 @@ fn room(folder: &Path) -> Result<u64> {
     Ok(system.f_bavail * system.f_frsize)
 }
 
-fn enough(place: &Place, free: u64) -> Result<()> {
+/// `needs` is what comes to this place's disk, also in other places.
+fn enough(place: &Place, needs: u64, free: u64) -> Result<()> {
     ensure!(
-        free >= place.needs,
-        "too little room in {}: {:.1} GB are free, and {} take up to {} GB: make room there, or {}",
+        free >= needs,
+        "too little room in {}: {:.1} GB are free on its disk, and set-up takes up to {} GB there: make room, or {}",
         place.folder.display(),
         free as f64 / GB as f64,
-        place.holds,
-        place.needs / GB,
+        needs / GB,
         place.fix
     );
     Ok(())
@@ -146,11 +157,11 @@ mod tests {
 
     use super::*;
 
-    fn place(folder: &Path, needs: u64) -> Place {
+    fn place(folder: &Path) -> Place {
         Place {
             folder: folder.to_owned(),
             holds: "downloads",
-            needs,
+            needs: GB,
             locked: true,
             fix: "take another disk",
         }
@@ -160,8 +171,11 @@ mod tests {
     fn too_little_room_is_said_with_both_numbers_and_the_fix() {
         let here = env::temp_dir();
         assert!(room(&here).unwrap() > 0);
-        assert!(enough(&place(&here, 2 * GB), 2 * GB).is_ok());
-        let error = enough(&place(&here, 3 * GB), 2 * GB - 1).unwrap_err();
+        assert!(on_one_disk(&here, &here));
+        assert!(!on_one_disk(&here, Path::new("/proc")));
+        let place = place(&here);
+        assert!(enough(&place, 2 * GB, 2 * GB).is_ok());
+        let error = enough(&place, 3 * GB, 2 * GB - 1).unwrap_err();
         let words = error.to_string();
         for part in ["2.0 GB are free", "up to 3 GB", "take another disk"] {
             assert!(words.contains(part), "{words}");

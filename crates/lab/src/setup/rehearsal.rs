@@ -16,14 +16,19 @@ use kernel::{memory, variables, warm};
 use crate::setup::part::{Finding, Options};
 use crate::setup::{net, python};
 
-/// Which warm directory a memory belongs to, and which program filled it.
+/// Which warm directory a memory belongs to, and which program filled it, with which toolchain.
 fn stamp_of_seed(layout: &Layout) -> Result<String> {
     let path = layout.seed().join(warm::STAMP);
     let seed =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let toolchain = layout.toolchain();
+    let toolchain = toolchain
+        .canonicalize()
+        .with_context(|| format!("no {}", toolchain.display()))?;
     Ok(format!(
-        "{seed} {}\n",
-        tools::sha256_file(&layout.launcher())?
+        "{seed} {} {}\n",
+        tools::sha256_file(&layout.launcher())?,
+        toolchain.display()
     ))
 }
 

@@ -25,7 +25,7 @@ pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
         )));
     };
     if stamp != inputs(layout)?.all {
-        return Ok(Finding::Wrong("the lesson's crates, their dependencies or the tools changed; each kernel would compile them again".to_owned()));
+        return Ok(Finding::Wrong("the lesson's crates, their dependencies or the tools changed; the next kernel would compile them".to_owned()));
     }
     Ok(Finding::Found(format!(
         "warm build directory in {}",
