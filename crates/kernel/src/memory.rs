@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::machine::layout::{LOCK, Layout};
 use crate::machine::tools;
@@ -164,11 +164,23 @@ impl Memory {
     }
 }
 
-/// Whether what a kernel on trial learned, it learned with this warm directory.
+/// Whether what a kernel on trial learned, it learned with this edition of the warm directory.
 pub fn belongs_to(memory: &Path, seed: &Path) -> bool {
-    let seed = fs::read_to_string(seed.join(warm::STAMP));
     let memory = fs::read_to_string(memory.join(STAMP));
-    seed.is_ok_and(|seed| memory.is_ok_and(|memory| memory.starts_with(&seed)))
+    owner(seed).is_ok_and(|seed| memory.is_ok_and(|memory| memory.starts_with(&seed)))
+}
+
+/// An edition of the warm directory, as a memory's stamp names it. What it was made from is not enough: made again from the same, its files
+/// have other times, under which nothing is remembered.
+///
+/// # Errors
+/// If there is none.
+pub fn owner(seed: &Path) -> Result<String> {
+    let path = seed.join(warm::STAMP);
+    let made_from =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let edition = seed.canonicalize()?;
+    Ok(format!("{made_from} {}\n", edition.display()))
 }
 
 /// Notes what the environment is when a kernel starts. What a call has besides, the kernel or the learner set since (`:build_env`).

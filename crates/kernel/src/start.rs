@@ -170,13 +170,16 @@ fn lead_to_toolchain(layout: &Layout, evcxr: &mut Command, plain: Option<&str>) 
     for name in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
         evcxr.env(name, before(standard.clone(), env::var_os(name)));
     }
+    // What the kernel's specification has set; what else stands there is a leftover, of `cargo run` for one.
+    let specified = layout.toolchain();
     for (name, value) in [
         ("RUSTUP_TOOLCHAIN", toolchain.clone()),
         ("CARGO", toolchain.join("bin/cargo")),
     ] {
-        if env::var_os(name).is_some() {
-            evcxr.env(name, value);
-        }
+        match env::var_os(name) {
+            Some(found) if Path::new(&found).starts_with(&specified) => evcxr.env(name, value),
+            _ => evcxr.env_remove(name),
+        };
     }
     Ok(())
 }

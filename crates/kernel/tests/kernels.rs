@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -39,7 +40,7 @@ fn clone_with_fake_kernel(scratch: &Scratch) -> Layout {
         .to_owned();
     scratch.script(
         &program,
-        "test -f $EVCXR_TMPDIR/Cargo.toml && touch $EVCXR_TMPDIR/started\nsleep 60",
+        "test -f $EVCXR_TMPDIR/Cargo.toml && env > $EVCXR_TMPDIR/env && mv $EVCXR_TMPDIR/env $EVCXR_TMPDIR/started\nsleep 60",
     );
     layout
 }
@@ -99,6 +100,47 @@ fn kill_group(child: &mut Child) {
             .success()
     );
     child.wait().unwrap();
+}
+
+/// By the link that new kernels follow, or by what `cargo run` left, it would be led elsewhere.
+#[test]
+fn a_kernel_is_led_to_the_edition_of_its_toolchain() {
+    let scratch = Scratch::new("led");
+    let layout = clone_with_fake_kernel(&scratch);
+    let edition = scratch.0.join("clone/target/kernel/toolchain-7");
+    fs::rename(layout.toolchain(), &edition).unwrap();
+    symlink("toolchain-7", layout.toolchain()).unwrap();
+    let mut child = program(&layout)
+        .arg("start")
+        .arg(scratch.0.join("connection.json"))
+        .env("RUSTUP_TOOLCHAIN", layout.toolchain())
+        .env("CARGO", "/somewhere/else/bin/cargo")
+        .env("LD_LIBRARY_PATH", "/libtorch")
+        .process_group(0)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = child.id().to_string();
+    let started = layout.runs().join(id).join("cell/started");
+    eventually("the kernel starts", || started.exists());
+    let environment = fs::read_to_string(started).unwrap();
+    kill_group(&mut child);
+    let value = |name: &str| {
+        let lines = environment.lines();
+        let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        values.next()
+    };
+    let edition = edition.to_str().unwrap();
+    assert_eq!(value("RUSTUP_TOOLCHAIN"), Some(edition));
+    assert_eq!(value("LAB_TOOLCHAIN"), Some(edition));
+    assert_eq!(value("CARGO"), None);
+    let first = |name| value(name).and_then(|list| list.split(':').next());
+    assert_eq!(first("PATH"), Some(&*format!("{edition}/bin")));
+    let libraries = format!(
+        "{edition}/lib/rustlib/{}/lib:/libtorch",
+        compilers::host().unwrap()
+    );
+    assert_eq!(value("LD_LIBRARY_PATH"), Some(&*libraries));
 }
 
 #[test]

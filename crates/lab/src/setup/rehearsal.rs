@@ -17,16 +17,14 @@ use crate::setup::part::{Finding, Options};
 use crate::setup::{net, python};
 
 /// Which warm directory a memory belongs to, and which program filled it, with which toolchain.
-fn stamp_of_seed(layout: &Layout) -> Result<String> {
-    let path = layout.seed().join(warm::STAMP);
-    let seed =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+fn stamp(layout: &Layout) -> Result<String> {
     let toolchain = layout.toolchain();
     let toolchain = toolchain
         .canonicalize()
         .with_context(|| format!("no {}", toolchain.display()))?;
     Ok(format!(
-        "{seed} {} {}\n",
+        "{}{} {}\n",
+        memory::owner(&layout.seed())?,
         tools::sha256_file(&layout.launcher())?,
         toolchain.display()
     ))
@@ -36,7 +34,7 @@ fn stamp_of_seed(layout: &Layout) -> Result<String> {
 pub fn check(layout: &Layout, _deep: bool) -> Result<Finding> {
     let memory = layout.memory();
     match fs::read_to_string(memory.join(memory::STAMP)) {
-        Ok(found) if found == stamp_of_seed(layout)? => Ok(Finding::Found(format!(
+        Ok(found) if found == stamp(layout)? => Ok(Finding::Found(format!(
             "a kernel was started on trial; what it learned is in {}",
             memory.display()
         ))),
@@ -78,7 +76,7 @@ pub fn make(layout: &Layout, _options: &Options) -> Result<()> {
         tree::clone(&trial, &new)?;
         tools::remove_dir(&trial)?;
     }
-    tools::write_whole(&new.join(memory::STAMP), stamp_of_seed(layout)?)?;
+    tools::write_whole(&new.join(memory::STAMP), stamp(layout)?)?;
     tools::publish(&new, &layout.memory())
 }
 
