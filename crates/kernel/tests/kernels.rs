@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{Scratch, names, text};
 use kernel::machine::layout::Layout;
-use kernel::machine::{compilers, tree};
+use kernel::machine::{compilers, tools, tree};
 use kernel::{janitor, variables, warm};
 
 /// A clone whose warm directory is tiny and whose kernel only says where it builds, and waits.
@@ -110,6 +110,8 @@ fn a_kernel_is_led_to_the_edition_of_its_toolchain() {
     let edition = scratch.0.join("clone/target/kernel/toolchain-7");
     fs::rename(layout.toolchain(), &edition).unwrap();
     symlink("toolchain-7", layout.toolchain()).unwrap();
+    let sysroot = tools::output(Command::new("rustc").args(["--print", "sysroot"])).unwrap();
+    symlink(Path::new(&sysroot).join("bin"), edition.join("bin")).unwrap();
     let mut child = program(&layout)
         .arg("start")
         .arg(scratch.0.join("connection.json"))
