@@ -1,18 +1,20 @@
 #!/bin/sh
-# The lesson on a bare Debian, set up from nothing by an ordinary user: bare_debian.sh [FOLDER]
+# The lesson on a bare Debian, set up from nothing by an ordinary user: bare_debian.sh [FOLDER [CACHE]]
 #
 # In FOLDER (default: target/bare-debian) it makes a Debian by debootstrap that has only what the README asks for: Python with venv, a C++
 # compiler, make, and this machine's Rust, without rustup. There the user `ada` clones the lesson, runs `make setup` and two notebooks.
-# It needs root, debootstrap, 8 GB and a quarter of an hour; what it says last are the seconds of the set-up.
+# It needs root, debootstrap, 8 GB and a quarter of an hour; what it says last are the seconds of the set-up. With a CACHE, a folder of
+# downloads and built programs as this machine's own, set-up starts from a copy of that.
 set -eu
 clone=$(cd "$(dirname "$0")/../../.." && pwd)
 folder=${1:-$clone/target/bare-debian}
+cache=${2:-}
 if [ "$(id -u)" != 0 ] || ! command -v debootstrap >/dev/null; then
     echo "skipped: it needs root and debootstrap (apt install debootstrap)"
     exit 0
 fi
 if [ -z "${LESSON_APART:-}" ]; then # what is mounted goes when this ends
-    LESSON_APART=1 exec unshare --mount --propagation private sh "$0" "$folder"
+    LESSON_APART=1 exec unshare --mount --propagation private sh "$0" "$folder" "$cache"
 fi
 . /etc/os-release
 archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
@@ -36,6 +38,10 @@ done
 chroot "$folder" useradd --create-home --shell /bin/sh ada
 mkdir "$folder/home/ada/lesson"
 git -C "$clone" archive HEAD | tar -x -C "$folder/home/ada/lesson"
+if [ -n "$cache" ]; then
+    mkdir "$folder/home/ada/.cache"
+    cp -a "$cache" "$folder/home/ada/.cache/diffusion-lesson"
+fi
 chroot "$folder" chown -R ada:ada /home/ada
 
 as_ada() {
@@ -52,4 +58,4 @@ as_ada "cargo run --quiet --package lab -- run notebooks/00_rust_in_ten_minutes.
 as_ada "make doctor"
 umount -R "$folder/proc" "$folder/dev"
 rm -rf "$folder"
-echo "set-up from nothing took $((ended - began)) seconds on $(nproc) cores"
+echo "set-up${cache:+ with a cache} took $((ended - began)) seconds on $(nproc) cores"
