@@ -25,6 +25,7 @@ debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv,g++
 
 # The network as this machine has it: names, certificates, and settings of proxies.
 cp /etc/resolv.conf /etc/hosts "$folder/etc/"
+rm -rf "$folder/etc/ssl/certs" # links of its own
 cp -rL /etc/ssl/certs "$folder/etc/ssl/"
 [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$folder/etc/"
 network=$(env | grep -E '^[A-Za-z_]*(proxy|PROXY|CERT|CAINFO|CA_BUNDLE)[A-Z_]*=[^ ]*$' || true)
