@@ -39,7 +39,7 @@ pub struct Renewal<'a> {
 /// # Errors
 /// [`DoesNotCompile`], or if the clone may not be written to.
 pub fn for_all(layout: &Layout) -> Result<()> {
-    let _turn = locks::turn(&layout.target())?;
+    let _turn = locks::turn(&layout.target(), locks::SETUP)?;
     if warm::is_fresh(layout) {
         return Ok(());
     }

@@ -9,18 +9,21 @@ use anyhow::{Context, Result, ensure};
 
 use crate::machine::layout::Layout;
 
-/// One run at a time works in a folder: a set-up in the clone's or in the cache that clones share, or the measurements.
+/// What a clone's own things are made under, one after the other.
+pub const SETUP: &str = "setup";
+
+/// One run at a time makes a thing in a folder, in the clone's or in the cache that clones share: `what`, which names the lock.
 ///
 /// # Errors
 /// If the folder or its lock cannot be made.
-pub fn turn(folder: &Path) -> Result<File> {
+pub fn turn(folder: &Path, what: &str) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| {
         format!(
             "cannot make {}: change its permissions (DIFFUSION_CACHE names another cache)",
             folder.display()
         )
     })?;
-    let path = folder.join("setup.lock");
+    let path = folder.join(format!("{what}.lock"));
     // For nobody else to hold.
     let file = options()
         .mode(0o600)
@@ -28,7 +31,7 @@ pub fn turn(folder: &Path) -> Result<File> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     if !is_free(&file) {
         println!(
-            "  another run is at work in {}; waiting for it",
+            "  another run is at work in {} ({what}); waiting for it",
             folder.display()
         );
         alone(&file).with_context(|| format!("cannot lock {}", path.display()))?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,11 +36,12 @@ pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("`{name}` could not be started"))?;
+    check_status(&shown(command), status)
+}
+
+fn check_status(command: &str, status: ExitStatus) -> Result<()> {
     if !status.success() {
-        bail!(
-            "`{}` failed ({status}); its own words stand above",
-            shown(command)
-        );
+        bail!("`{command}` failed ({status}); its own words stand above");
     }
     Ok(())
 }
@@ -191,23 +192,64 @@ fn tail(output: &Output) -> String {
 /// Runs a program that may take minutes. On a terminal its own progress is enough; elsewhere we
 /// say every few seconds that it is still at work.
 pub fn run_visibly(command: &mut Command, doing: &str) -> Result<()> {
-    println!("  {doing} …");
-    if std::io::stderr().is_terminal() {
-        return run(command);
+    Running::begin(command, doing)?.wait()
+}
+
+/// A program that is at work while we do something else, with its output on the terminal. It is ended where nobody waits for it any more.
+pub struct Running {
+    child: Child,
+    command: String,
+    doing: String,
+    began: Instant,
+}
+
+impl Running {
+    /// Starts it, and says what it does.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn begin(command: &mut Command, doing: &str) -> Result<Running> {
+        println!("  {doing} …");
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .spawn()
+            .with_context(|| format!("`{name}` could not be started"))?;
+        Ok(Running {
+            child,
+            command: shown(command),
+            doing: doing.to_owned(),
+            began: Instant::now(),
+        })
     }
-    let began = Instant::now();
-    let (stop, stopped) = mpsc::channel::<()>();
-    let doing = doing.to_owned();
-    let ticker = thread::spawn(move || {
-        while stopped.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout)
-        {
-            println!("  still {doing} [{}]", seconds(began.elapsed()));
-        }
-    });
-    let result = run(command);
-    drop(stop);
-    let _ = ticker.join();
-    result
+
+    /// Waits for its end, as [`run_visibly`] does.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn wait(mut self) -> Result<()> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (doing, began) = (self.doing.clone(), self.began);
+        let ticker = (!std::io::stderr().is_terminal()).then(|| {
+            thread::spawn(move || {
+                let timeout = Err(mpsc::RecvTimeoutError::Timeout);
+                while stopped.recv_timeout(Duration::from_secs(10)) == timeout {
+                    println!("  still {doing} [{}]", seconds(began.elapsed()));
+                }
+            })
+        });
+        let status = self.child.wait();
+        drop(stop);
+        ticker.map(thread::JoinHandle::join);
+        check_status(&self.command, status?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already waited for, or nobody will.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +257,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_program_that_nobody_waits_for_is_ended() {
+        let program = Running::begin(Command::new("sleep").arg("60"), "sleeping").unwrap();
+        let began = program.began;
+        drop(program);
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let error = run_visibly(&mut Command::new("false"), "failing").unwrap_err();
+        assert!(error.to_string().contains("`false` failed"), "{error:#}");
+    }
 
     #[test]
     fn the_edition_before_the_last_stays_and_older_ones_go() {

@@ -74,7 +74,7 @@ impl Against {
         kernels: bool,
     ) -> Result<PathBuf> {
         let folder = layout.target().join("against");
-        let _turn = locks::turn(&folder)?;
+        let _turn = locks::turn(&folder, "against")?;
         println!(
             "preparing commit {} in {}",
             self.commit,

@@ -45,7 +45,7 @@ pub struct BenchArgs {
 
 /// Measures; the peers, too, if they are installed, and another commit, if one is named.
 pub fn bench(layout: &Layout, args: &BenchArgs) -> Result<()> {
-    let _turn = locks::turn(&layout.target().join("bench"))?; // two runs would disturb each other's times
+    let _turn = locks::turn(&layout.target().join("bench"), "bench")?; // two runs would disturb each other's times
     let against = args.against.as_deref();
     let against = against
         .map(|name| Against::find(layout, name))
@@ -127,7 +127,7 @@ fn requirements(layout: &Layout) -> [PathBuf; 2] {
 
 /// Makes the environment anew unless it is complete: what an interrupted install left is not trusted.
 fn make_peers(layout: &Layout, folder: &Path) -> Result<()> {
-    let _turn = locks::turn(&layout.cache)?;
+    let _turn = locks::turn(&layout.cache, "peers")?;
     if folder.join(STAMP).is_file() {
         return Ok(());
     }

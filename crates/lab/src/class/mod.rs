@@ -251,7 +251,7 @@ fn install_hub(layout: &Layout) -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|found| found == text) {
         return Ok(());
     }
-    let _turn = locks::turn(&layout.target())?;
+    let _turn = locks::turn(&layout.target(), locks::SETUP)?;
     let mut pip = python::locked(&layout.python(), &wanted);
     pip.arg("--quiet");
     tools::run_visibly(&mut pip, "installing JupyterHub").context(
@@ -281,7 +281,7 @@ fn install_proxy(layout: &Layout) -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
-    let _turn = locks::turn(&layout.cache)?;
+    let _turn = locks::turn(&layout.cache, PROXY)?;
     let new = layout.downloads().join(PROXY);
     tools::remove_dir(&new)?;
     fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;

@@ -1,13 +1,15 @@
 //! `lab setup`: whatever is missing, and nothing that is there.
 
+use std::fs::File;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use kernel::machine::layout::Layout;
+use kernel::machine::tools::Running;
 use kernel::machine::{compilers, locks, tools};
 use kernel::renewal::DoesNotCompile;
 
-use part::{Finding, Options, Part};
+use part::{Finding, Make, Options, Part};
 
 pub mod analyzer;
 pub mod evcxr;
@@ -30,78 +32,97 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "tools",
         check: |_, _| compilers::check().map(Finding::Found),
-        make: |_, _| compilers::check().map(drop),
+        make: Make::InTurn(|_, _| compilers::check().map(drop)),
         shared: false,
     },
     Part {
         name: "places",
         check: places::check,
-        make: places::make,
+        make: Make::InTurn(places::make),
         shared: false,
     },
     Part {
         name: "python",
         check: python::check,
-        make: python::make,
+        make: Make::InTurn(python::make),
         shared: false,
     },
     Part {
         name: "libtorch",
         check: libtorch::check,
-        make: libtorch::make,
+        make: Make::InTurn(libtorch::make),
         shared: true,
     },
     Part {
         name: "mnist",
         check: mnist::check,
-        make: mnist::make,
+        make: Make::InTurn(mnist::make),
         shared: true,
     },
-    // What is downloaded stands before what is compiled: without a network it fails in the first minute.
     Part {
         name: "evcxr",
         check: evcxr::check,
-        make: evcxr::make,
+        make: Make::Meanwhile {
+            begin: evcxr::begin,
+            end: evcxr::end,
+        },
         shared: true,
     },
     Part {
         name: "programs",
         check: programs::check,
-        make: programs::make,
+        make: Make::InTurn(programs::make),
         shared: false,
     },
     Part {
         name: "kernel",
         check: spec::check,
-        make: spec::make,
+        make: Make::InTurn(spec::make),
         shared: false,
     },
     Part {
         name: "analyzer",
         check: analyzer::check,
-        make: analyzer::make,
+        make: Make::InTurn(analyzer::make),
         shared: false,
     },
     Part {
         name: "seed",
         check: seed::check,
-        make: seed::make,
+        make: Make::InTurn(seed::make),
         shared: false,
     },
     Part {
         name: "rehearsal",
         check: rehearsal::check,
-        make: rehearsal::make,
+        make: Make::InTurn(rehearsal::make),
         shared: false,
     },
 ];
 
-/// Goes through the parts; a line for each, with the time it took.
+/// How many of the parts only look at the machine. What is made meanwhile begins after them.
+const LOOKS: usize = 2;
+
+/// Something that is being made meanwhile.
+struct Begun {
+    part: &'static str,
+    program: Running,
+    turn: File,
+}
+
+/// Goes through the parts; a line for each, with the time that it took.
+///
+/// # Errors
+/// The first part that cannot be made. Programs that were at work meanwhile are ended.
 pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
     let began = Instant::now();
-    for part in PARTS {
+    let mut begun = Vec::new();
+    for (at, part) in PARTS.iter().enumerate() {
         let start = Instant::now();
-        let text = match ready(part, layout, options) {
+        if at == LOOKS {
+            begun = begin(layout, options)?;
+        }
+        let text = match ready(part, layout, options, &mut begun) {
             // Somebody works on the lesson's crates: notebooks open all the same, and a cell shows the compiler's words.
             Err(error) if error.is::<DoesNotCompile>() && layout.seed().is_dir() => {
                 println!(
@@ -122,27 +143,75 @@ pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn ready(part: &Part, layout: &Layout, options: &Options) -> Result<String> {
-    // A folder that was named on purpose is looked at even when there is a set already.
-    let named = part.name == "mnist" && options.mnist.is_some();
-    let reason = match (part.check)(layout, false)? {
-        Finding::Found(text) if !named => return Ok(text),
-        Finding::Found(_) => "from the folder you named".to_owned(),
-        Finding::Missing(text) | Finding::Wrong(text) => text,
-    };
-    println!("{:<9} {reason}", part.name);
-    let _turn = locks::turn(&if part.shared {
-        layout.cache.clone()
-    } else {
-        layout.target()
-    })?;
-    // Somebody else's set-up may have made it while we waited.
-    if let (Finding::Found(text), false) = ((part.check)(layout, false)?, named) {
-        return Ok(text);
+/// Begins what can be made meanwhile: compilers need the processor, and downloads the network.
+fn begin(layout: &Layout, options: &Options) -> Result<Vec<Begun>> {
+    let mut begun = Vec::new();
+    for part in PARTS {
+        if let Make::Meanwhile { begin, .. } = part.make
+            && let Look::Ours(turn) = look(part, layout, options)?
+        {
+            let program =
+                begin(layout).with_context(|| format!("set-up stopped at `{}`", part.name))?;
+            begun.push(Begun {
+                part: part.name,
+                program,
+                turn,
+            });
+        }
     }
-    (part.make)(layout, options)?;
+    Ok(begun)
+}
+
+fn ready(
+    part: &Part,
+    layout: &Layout,
+    options: &Options,
+    begun: &mut Vec<Begun>,
+) -> Result<String> {
+    let program = begun.extract_if(.., |begun| begun.part == part.name).next();
+    let (program, _turn) = match program {
+        Some(begun) => (Some(begun.program), begun.turn),
+        None => match look(part, layout, options)? {
+            Look::There(text) => return Ok(text),
+            Look::Ours(turn) => (None, turn),
+        },
+    };
+    match part.make {
+        Make::InTurn(make) => make(layout, options)?,
+        Make::Meanwhile { begin, end } => {
+            end(layout, program.map_or_else(|| begin(layout), Ok)?)?;
+        }
+    }
     match (part.check)(layout, false)? {
         Finding::Found(text) => Ok(text),
         Finding::Missing(text) | Finding::Wrong(text) => bail!("made, but still not right: {text}"),
     }
+}
+
+/// What a look at a part leads to.
+enum Look {
+    /// It is there.
+    There(String),
+    /// It is ours to make, while we hold this lock.
+    Ours(File),
+}
+
+fn look(part: &Part, layout: &Layout, options: &Options) -> Result<Look> {
+    // A folder that was named on purpose is looked at even when there is a set already.
+    let named = part.name == "mnist" && options.mnist.is_some();
+    let reason = match (part.check)(layout, false)? {
+        Finding::Found(text) if !named => return Ok(Look::There(text)),
+        Finding::Found(_) => "from the folder you named".to_owned(),
+        Finding::Missing(text) | Finding::Wrong(text) => text,
+    };
+    println!("{:<9} {reason}", part.name);
+    let turn = match part.shared {
+        true => locks::turn(&layout.cache, part.name)?,
+        false => locks::turn(&layout.target(), locks::SETUP)?,
+    };
+    // Somebody else's set-up may have made it while we waited.
+    if let (Finding::Found(text), false) = ((part.check)(layout, false)?, named) {
+        return Ok(Look::There(text));
+    }
+    Ok(Look::Ours(turn))
 }
