@@ -15,7 +15,6 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -38,9 +37,6 @@ const OF_STD: [&str; 7] = [
     "-ldl",
     "-lc",
 ];
-
-/// How long a failure to link all libraries into one is remembered.
-const FORGOTTEN: Duration = Duration::from_secs(300);
 
 /// Bytes. The lesson's libraries are 114 MB; with seven times as much, the shared one would take seconds and fill the disk.
 const TOO_LARGE: u64 = 800_000_000;
@@ -72,7 +68,7 @@ fn quickly(layout: &Layout, arguments: &[OsString]) -> Result<()> {
     };
     let shared = memory.folder().join(name(&libraries)?);
     let failed = shared.with_extension("failed");
-    if happened_lately(&failed) {
+    if tools::happened_lately(&failed) {
         bail!("these libraries cannot be linked into one");
     }
     if !shared.is_file()
@@ -199,12 +195,6 @@ impl Direct {
     }
 }
 
-/// Whether a failure was noted in the last minutes. It may have been a full disk, so it does not count for ever.
-fn happened_lately(failed: &Path) -> bool {
-    let noted = fs::metadata(failed).and_then(|data| data.modified());
-    noted.is_ok_and(|noted| noted.elapsed().is_ok_and(|since| since < FORGOTTEN))
-}
-
 /// A crate's library; the compiler's own part is linked into every library.
 fn is_crate(word: &str) -> bool {
     word.ends_with(".rlib") && !word.contains("compiler_builtins")
@@ -281,19 +271,6 @@ fn short(words: &[&str], shared: &Path, folder: &Path) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_failure_is_remembered_for_minutes_only() {
-        let file = std::env::temp_dir().join(format!("lab-failed-{}", std::process::id()));
-        assert!(!happened_lately(&file));
-        fs::write(&file, "no room").unwrap();
-        assert!(happened_lately(&file));
-        let long_ago = std::time::SystemTime::now() - 2 * FORGOTTEN;
-        let opened = fs::File::options().write(true).open(&file).unwrap();
-        opened.set_modified(long_ago).unwrap();
-        assert!(!happened_lately(&file));
-        fs::remove_file(file).unwrap();
-    }
 
     #[test]
     fn the_linker_is_called_as_cc_calls_it() {

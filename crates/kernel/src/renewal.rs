@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::machine::layout::Layout;
 use crate::machine::{locks, tools, tree};
@@ -34,7 +34,8 @@ pub struct Renewal<'a> {
     pub folder: PathBuf,
 }
 
-/// Makes the warm directory anew for all kernels, unless somebody did so while we waited.
+/// Makes the warm directory anew for all kernels, unless somebody did so while we waited. What did not compile is not tried again for some
+/// minutes, unless it is edited.
 ///
 /// # Errors
 /// [`DoesNotCompile`], or if the clone may not be written to.
@@ -43,7 +44,25 @@ pub fn for_all(layout: &Layout) -> Result<()> {
     if warm::is_fresh(layout) {
         return Ok(());
     }
-    Renewal::begin(layout)?.compile(false)
+    let renewal = Renewal::begin(layout)?;
+    let (all, failed) = (
+        renewal.inputs.all.clone(),
+        layout.kernel().join("does-not-compile"),
+    );
+    if tools::happened_lately(&failed)
+        && fs::read_to_string(&failed).is_ok_and(|found| found == all)
+    {
+        // Whoever starts a kernel meanwhile would wait for the same words.
+        return Err(anyhow!("a kernel tried it in the last minutes")).context(DoesNotCompile);
+    }
+    let renewed = renewal.compile(false);
+    if renewed
+        .as_ref()
+        .is_err_and(|error| error.is::<DoesNotCompile>())
+    {
+        tools::write_whole(&failed, all)?;
+    }
+    renewed
 }
 
 impl Renewal<'_> {

@@ -86,6 +86,15 @@ fn what_does_not_compile_leaves_the_warm_directory_as_it_was() {
     );
     assert_eq!(edition(), before);
     assert!(before.join("cell/target").is_dir());
+    // The kernels of a class do not try the same one after the other.
+    let tried = times_compiled(&scratch);
+    let again = renewal::for_all(&layout).unwrap_err();
+    assert!(again.is::<DoesNotCompile>(), "{again:#}");
+    assert!(
+        format!("{again:#}").contains("a kernel tried it"),
+        "{again:#}"
+    );
+    assert_eq!(times_compiled(&scratch), tried);
     edit(&layout, "");
     renewal::for_all(&layout).unwrap();
     assert!(warm::is_fresh(&layout));

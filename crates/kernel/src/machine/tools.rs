@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+/// How long a failure is remembered.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
 /// Runs a program to its end and returns what it printed. An error carries its last lines.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -169,6 +172,12 @@ fn editions(place: &Path) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// Whether a failure was noted in the last minutes. It may have been a full disk, so it does not count for ever.
+pub fn happened_lately(failed: &Path) -> bool {
+    let noted = fs::metadata(failed).and_then(|data| data.modified());
+    noted.is_ok_and(|noted| noted.elapsed().is_ok_and(|since| since < FORGOTTEN))
+}
+
 /// `3.2 s`, `2 min 05 s`.
 pub fn seconds(time: Duration) -> String {
     let whole = time.as_secs();
@@ -257,6 +266,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_failure_is_remembered_for_minutes_only() {
+        let file = std::env::temp_dir().join(format!("lab-failed-{}", std::process::id()));
+        assert!(!happened_lately(&file));
+        fs::write(&file, "no room").unwrap();
+        assert!(happened_lately(&file));
+        let long_ago = std::time::SystemTime::now() - 2 * FORGOTTEN;
+        let opened = fs::File::options().write(true).open(&file).unwrap();
+        opened.set_modified(long_ago).unwrap();
+        assert!(!happened_lately(&file));
+        fs::remove_file(file).unwrap();
+    }
 
     #[test]
     fn a_program_that_nobody_waits_for_is_ended() {
