@@ -122,8 +122,22 @@ fn no_network_on_the_first_set_up() {
         format!("no-such-package==1.0 --hash=sha256:{}\n", "0".repeat(64)),
     )
     .unwrap();
+    // The kernel program is being compiled meanwhile, and has to end too.
+    let compiling = scratch.0.join("compiling");
+    let cargo = format!(
+        "case $1 in install) echo $$ > '{}'; exec sleep 300;; fetch) ;; *) echo '{}';; esac",
+        compiling.display(),
+        CARGO.1
+    );
+    scratch.script("bin/cargo", &cargo);
+    let path = format!(
+        "{}:{}",
+        scratch.0.join("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
     let output = lab(&layout)
         .arg("setup")
+        .env("PATH", path)
         .env("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
         .env("PIP_RETRIES", "0")
         .env_remove("PIP_FIND_LINKS")
@@ -136,6 +150,9 @@ fn no_network_on_the_first_set_up() {
             && text.contains("the network is needed for this once"),
         "{text}"
     );
+    let compiler = fs::read_to_string(compiling).unwrap();
+    let alive = Command::new("kill").args(["-0", compiler.trim()]).output();
+    assert!(!alive.unwrap().status.success(), "{text}");
 }
 
 #[test]
