@@ -44,23 +44,24 @@ pub fn for_all(layout: &Layout) -> Result<()> {
     if warm::is_fresh(layout) {
         return Ok(());
     }
-    let renewal = Renewal::begin(layout)?;
-    let (all, failed) = (
-        renewal.inputs.all.clone(),
+    let (inputs, failed) = (
+        warm::inputs(layout)?.all,
         layout.kernel().join("does-not-compile"),
     );
     if tools::happened_lately(&failed)
-        && fs::read_to_string(&failed).is_ok_and(|found| found == all)
+        && let Ok(noted) = fs::read_to_string(&failed)
+        && let Some(words) = noted.strip_prefix(&inputs)
     {
         // Whoever starts a kernel meanwhile would wait for the same words.
-        return Err(anyhow!("a kernel tried it in the last minutes")).context(DoesNotCompile);
+        let again = "a kernel tried it in the last minutes; `make lab` tries it again at once";
+        return Err(anyhow!("{again}:\n{words}")).context(DoesNotCompile);
     }
-    let renewed = renewal.compile(false);
-    if renewed
-        .as_ref()
-        .is_err_and(|error| error.is::<DoesNotCompile>())
+    let renewed = Renewal::begin(layout)?.compile(false);
+    if let Err(error) = &renewed
+        && error.is::<DoesNotCompile>()
     {
-        tools::write_whole(&failed, all)?;
+        // Without the note each kernel tries, as the first one did.
+        let _ = tools::write_whole(&failed, format!("{inputs}{error:#}"));
     }
     renewed
 }

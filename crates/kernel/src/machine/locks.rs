@@ -17,6 +17,27 @@ pub const SETUP: &str = "setup";
 /// # Errors
 /// If the folder or its lock cannot be made.
 pub fn turn(folder: &Path, what: &str) -> Result<File> {
+    let file = file_of_turn(folder, what)?;
+    if !is_free(&file) {
+        println!(
+            "  another run is at work in {} ({what}); waiting for it",
+            folder.display()
+        );
+        alone(&file).with_context(|| format!("cannot lock {what} in {}", folder.display()))?;
+    }
+    Ok(file)
+}
+
+/// [`turn`], where nobody has it.
+///
+/// # Errors
+/// If the folder or its lock cannot be made.
+pub fn turn_if_free(folder: &Path, what: &str) -> Result<Option<File>> {
+    let file = file_of_turn(folder, what)?;
+    Ok(is_free(&file).then_some(file))
+}
+
+fn file_of_turn(folder: &Path, what: &str) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| {
         format!(
             "cannot make {}: change its permissions (DIFFUSION_CACHE names another cache)",
@@ -25,18 +46,10 @@ pub fn turn(folder: &Path, what: &str) -> Result<File> {
     })?;
     let path = folder.join(format!("{what}.lock"));
     // For nobody else to hold.
-    let file = options()
+    options()
         .mode(0o600)
         .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    if !is_free(&file) {
-        println!(
-            "  another run is at work in {} ({what}); waiting for it",
-            folder.display()
-        );
-        alone(&file).with_context(|| format!("cannot lock {}", path.display()))?;
-    }
-    Ok(file)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Waits for a lock that nobody else holds. A file system that knows no locks (some networks' and containers') gives none; there, two

@@ -201,19 +201,21 @@ fn tail(output: &Output) -> String {
 /// Runs a program that may take minutes. On a terminal its own progress is enough; elsewhere we
 /// say every few seconds that it is still at work.
 pub fn run_visibly(command: &mut Command, doing: &str) -> Result<()> {
-    Running::begin(command, doing)?.wait()
+    let ticks = !std::io::stderr().is_terminal();
+    Running::begin(command, doing)?.finish(ticks)
 }
 
-/// A program that is at work while we do something else, with its output on the terminal. It is ended where nobody waits for it any more.
+/// A program that is at work while we do something else. It is ended, and its compilers with it, where nobody waits for it any more.
 pub struct Running {
     child: Child,
     command: String,
     doing: String,
-    began: Instant,
+    /// When it was started.
+    pub began: Instant,
 }
 
 impl Running {
-    /// Starts it, and says what it does.
+    /// Starts it, and says what it does. It should not say much itself meanwhile.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -231,14 +233,29 @@ impl Running {
         })
     }
 
-    /// Waits for its end, as [`run_visibly`] does.
+    /// An error if it has failed already.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn look(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => check_status(&self.command, status),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for its end, and says every few seconds that it is still at work.
     ///
     /// # Errors
     /// If it fails.
-    pub fn wait(mut self) -> Result<()> {
+    pub fn wait(self) -> Result<()> {
+        self.finish(true)
+    }
+
+    fn finish(mut self, ticks: bool) -> Result<()> {
         let (stop, stopped) = mpsc::channel::<()>();
         let (doing, began) = (self.doing.clone(), self.began);
-        let ticker = (!std::io::stderr().is_terminal()).then(|| {
+        let ticker = ticks.then(|| {
             thread::spawn(move || {
                 let timeout = Err(mpsc::RecvTimeoutError::Timeout);
                 while stopped.recv_timeout(Duration::from_secs(10)) == timeout {
@@ -248,16 +265,23 @@ impl Running {
         });
         let status = self.child.wait();
         drop(stop);
-        ticker.map(thread::JoinHandle::join);
+        if let Some(ticker) = ticker {
+            let _ = ticker.join();
+        }
         check_status(&self.command, status?)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Already waited for, or nobody will.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(None) = self.child.try_wait() {
+            let parent = self.child.id().to_string();
+            let _ = Command::new("pkill")
+                .args(["-KILL", "-P", &parent])
+                .output();
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -76,6 +76,7 @@ pub fn begin(layout: &Layout) -> Result<Running> {
             "evcxr_jupyter",
             "--locked",
             "--force",
+            "--quiet",
             "--version",
             EVCXR_VERSION,
             "--root",

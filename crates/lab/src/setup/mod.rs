@@ -115,13 +115,19 @@ struct Begun {
 /// # Errors
 /// The first part that cannot be made. Programs that were at work meanwhile are ended.
 pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
-    let began = Instant::now();
+    let whole = Instant::now();
     let mut begun = Vec::new();
     for (at, part) in PARTS.iter().enumerate() {
-        let start = Instant::now();
         if at == LOOKS {
-            begun = begin(layout, options)?;
+            begun = begin(layout)?;
         }
+        for other in &mut begun {
+            // Not first after all downloads.
+            let looked = other.program.look();
+            looked.with_context(|| stopped(other.part))?;
+        }
+        let at_work = begun.iter().find(|begun| begun.part == part.name);
+        let start = at_work.map_or_else(Instant::now, |begun| begun.program.began);
         let text = match ready(part, layout, options, &mut begun) {
             // Somebody works on the lesson's crates: notebooks open all the same, and a cell shows the compiler's words.
             Err(error) if error.is::<DoesNotCompile>() && layout.seed().is_dir() => {
@@ -131,7 +137,7 @@ pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
                 );
                 return Ok(());
             }
-            other => other.with_context(|| format!("set-up stopped at `{}`", part.name))?,
+            other => other.with_context(|| stopped(part.name))?,
         };
         println!(
             "{:<9} {text} [{}]",
@@ -139,19 +145,25 @@ pub fn setup(layout: &Layout, options: &Options) -> Result<()> {
             tools::seconds(start.elapsed())
         );
     }
-    println!("set-up is complete [{}]", tools::seconds(began.elapsed()));
+    println!("set-up is complete [{}]", tools::seconds(whole.elapsed()));
     Ok(())
 }
 
-/// Begins what can be made meanwhile: compilers need the processor, and downloads the network.
-fn begin(layout: &Layout, options: &Options) -> Result<Vec<Begun>> {
+fn stopped(part: &str) -> String {
+    format!("set-up stopped at `{part}`")
+}
+
+/// Begins what can be made meanwhile: compilers need the processor, and downloads the network. What somebody else is making is waited for
+/// in its turn.
+fn begin(layout: &Layout) -> Result<Vec<Begun>> {
     let mut begun = Vec::new();
     for part in PARTS {
         if let Make::Meanwhile { begin, .. } = part.make
-            && let Look::Ours(turn) = look(part, layout, options)?
+            && let Finding::Missing(reason) | Finding::Wrong(reason) = (part.check)(layout, false)?
+            && let Some(turn) = locks::turn_if_free(&layout.cache, part.name)?
         {
-            let program =
-                begin(layout).with_context(|| format!("set-up stopped at `{}`", part.name))?;
+            println!("{:<9} {reason}", part.name);
+            let program = begin(layout).with_context(|| stopped(part.name))?;
             begun.push(Begun {
                 part: part.name,
                 program,
