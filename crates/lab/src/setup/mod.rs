@@ -161,6 +161,8 @@ fn begin(layout: &Layout) -> Result<Vec<Begun>> {
         if let Make::Meanwhile { begin, .. } = part.make
             && let Finding::Missing(reason) | Finding::Wrong(reason) = (part.check)(layout, false)?
             && let Some(turn) = locks::turn_if_free(&layout.cache, part.name)?
+            // A set-up that ended between the look and the lock has made it.
+            && !matches!((part.check)(layout, false)?, Finding::Found(_))
         {
             println!("{:<9} {reason}", part.name);
             let program = begin(layout).with_context(|| stopped(part.name))?;
