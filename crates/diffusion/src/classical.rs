@@ -3,6 +3,10 @@
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
+/// How many images are filtered at once: few enough to stay in the processor's cache, so that thousands take hardly more memory than
+/// their result.
+const BATCH: i64 = 250;
+
 /// The median of each pixel's 3x3 neighbourhood; beyond the edge the image is mirrored, the edge
 /// pixel included (SciPy's `median_filter(size=3)`).
 ///
@@ -12,6 +16,11 @@ use tch::Tensor;
 /// A tensor of another rank, an empty one, or one of whole numbers.
 pub fn median_filter(images: &Tensor) -> Result<Tensor> {
     let (_, _, height, width) = sizes(images)?;
+    Ok(in_batches(images, |images| medians(images, height, width)))
+}
+
+/// [`median_filter`] of a batch.
+fn medians(images: &Tensor, height: i64, width: i64) -> Tensor {
     let padded = mirror(images, 1);
     let mut neighbours: [Tensor; 9] = std::array::from_fn(|at| {
         let (down, right) = (at as i64 / 3, at as i64 % 3);
@@ -23,7 +32,7 @@ pub fn median_filter(images: &Tensor) -> Result<Tensor> {
         (neighbours[low], neighbours[high]) = (a.minimum(b), a.maximum(b));
     }
     let [_, _, _, _, median, ..] = neighbours;
-    Ok(median)
+    median
 }
 
 /// Pairs of indices to sort, one after the other; then index 4 holds the median of nine (Smith 1996,
@@ -107,16 +116,23 @@ pub fn gaussian_filter(images: &Tensor, sigma: f64) -> Result<Tensor> {
         .collect();
     let sum: f64 = weights.iter().sum();
     // Rows, then columns: a weighted sum of the image and its shifted copies.
-    let mut blurred = mirror(images, radius);
-    for (dim, size) in [(2, height), (3, width)] {
-        let shifted = |at| blurred.narrow(dim, at, size);
-        let mut mean = shifted(0) * (weights[0] / sum);
-        for (at, weight) in (0..).zip(&weights).skip(1) {
-            mean += shifted(at) * (weight / sum);
+    Ok(in_batches(images, |images| {
+        let mut blurred = mirror(images, radius);
+        for (dim, size) in [(2, height), (3, width)] {
+            let shifted = |at| blurred.narrow(dim, at, size);
+            let mut mean = shifted(0) * (weights[0] / sum);
+            for (at, weight) in (0..).zip(&weights).skip(1) {
+                mean += shifted(at) * (weight / sum);
+            }
+            blurred = mean;
         }
-        blurred = mean;
-    }
-    Ok(blurred)
+        blurred
+    }))
+}
+
+fn in_batches(images: &Tensor, filter: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let results: Vec<Tensor> = images.split(BATCH, 0).iter().map(filter).collect();
+    Tensor::cat(&results, 0)
 }
 
 fn sizes(images: &Tensor) -> Result<(i64, i64, i64, i64)> {

@@ -28,8 +28,13 @@ const WINDOW: i64 = 7;
 /// Tensors of different shape, or pixels outside `[0, 1]` (centred images, bytes, logits).
 pub fn psnr(original: &Tensor, other: &Tensor) -> Result<Array1<f64>> {
     check_pair(original, other)?;
-    let error = (original.to_kind(Kind::Double) - other.to_kind(Kind::Double)).square();
-    let mse = error.flatten(1, -1).mean_dim(1i64, false, Kind::Double);
+    let mse = |(original, other): (Tensor, Tensor)| {
+        let error = (original.to_kind(Kind::Double) - other.to_kind(Kind::Double)).square();
+        error.flatten(1, -1).mean_dim(1i64, false, Kind::Double)
+    };
+    let batches = |images: &Tensor| images.split(BATCH as i64, 0);
+    let pairs = batches(original).into_iter().zip(batches(other));
+    let mse = Tensor::cat(&pairs.map(mse).collect::<Vec<_>>(), 0);
     Ok(to_array(&mse)?.mapv(|mse| -10.0 * mse.log10()))
 }
 

@@ -70,6 +70,24 @@ fn filters_are_scipys() {
 }
 
 #[test]
+fn images_are_filtered_and_compared_alike_whatever_their_number() {
+    let golden = golden("metrics_golden");
+    let (_, noisy) = images(&golden);
+    let one = noisy.narrow(0, 0, 1);
+    let count = 1_001; // batches of 500 and of 250, and one more
+    let many = one.repeat([count, 1, 1, 1]);
+    let filters: [fn(&Tensor) -> anyhow::Result<Tensor>; 2] =
+        [median_filter, |images| gaussian_filter(images, 0.9)];
+    for filter in filters {
+        let (one_filtered, filtered) = (filter(&one).unwrap(), filter(&many).unwrap());
+        assert_eq!(filtered, one_filtered.repeat([count, 1, 1, 1]));
+        let alone = psnr(&one, &one_filtered).unwrap()[0];
+        let together = psnr(&many, &filtered).unwrap();
+        assert_eq!(together.to_vec(), vec![alone; count as usize]);
+    }
+}
+
+#[test]
 fn psnr_of_a_constant_error_is_its_closed_form() {
     let black = Tensor::zeros([3, 1, 28, 28], (Kind::Float, tch::Device::Cpu));
     for error in [0.5, 0.1, 0.01] {
